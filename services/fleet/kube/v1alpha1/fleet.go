@@ -1,0 +1,311 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Colour names one of the two Deployments.
+// +kubebuilder:validation:Enum=blue;green
+type Colour string
+
+// The two colours.
+const (
+	Blue  Colour = "blue"
+	Green Colour = "green"
+)
+
+// Fleet is a blue/green pair behind one Service in one PoP: one colour carries the traffic, the other is its warm
+// standby of the same size. It has the scale subresource: an HPA targets the Fleet, never a Deployment.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
+// +kubebuilder:resource:shortName=flt,categories=edgehold
+// +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.active`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.replicas`
+// +kubebuilder:printcolumn:name="Blue",type=integer,JSONPath=`.status.blue.ready`
+// +kubebuilder:printcolumn:name="Green",type=integer,JSONPath=`.status.green.ready`
+// +kubebuilder:printcolumn:name="Standby",type=string,JSONPath=`.status.standbyVersion`
+// +kubebuilder:printcolumn:name="Last cutover",type=date,JSONPath=`.status.lastCutover.switchedAt`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Fleet struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   FleetSpec   `json:"spec"`
+	Status FleetStatus `json:"status,omitempty"`
+}
+
+// FleetList is a list of Fleets.
+// +kubebuilder:object:root=true
+type FleetList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Fleet `json:"items"`
+}
+
+// FleetSpec is what an operator declares.
+// +kubebuilder:validation:XValidation:rule="self.blue.deployment != self.green.deployment",message="blue and green name the same Deployment; each colour needs its own"
+// +kubebuilder:validation:XValidation:rule="!has(self.drain) || self.drain.method == 'wait' || has(self.drain.port)",message="drain.port is needed by every drain method but wait"
+type FleetSpec struct {
+	// Name of the Service in the same namespace that carries the traffic.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Service string     `json:"service"`
+	Blue    ColourSpec `json:"blue"`
+	Green   ColourSpec `json:"green"`
+	// The colour that shall carry the traffic. Changing it is the cutover.
+	Active Colour `json:"active"`
+	// Pods of the active colour; the standby follows. Written by the HPA through the scale subresource.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=10000
+	Replicas int32 `json:"replicas"`
+	// +kubebuilder:default={}
+	Standby StandbySpec `json:"standby,omitempty"`
+	// +kubebuilder:default={}
+	Cutover CutoverSpec `json:"cutover,omitempty"`
+	// +kubebuilder:default={method: wait}
+	Drain DrainSpec `json:"drain,omitempty"`
+	// Where the pods of the active colour show their traffic; without it the error ratio is unknown.
+	Metrics *MetricsSpec `json:"metrics,omitempty"`
+	// Who changed active last, and why. Written together with active; a cutover without it is recorded as unknown.
+	Change *ChangeSpec `json:"change,omitempty"`
+	// Times in which no cutover begins unless it is forced.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	Freezes []FreezeSpec `json:"freezes,omitempty"`
+}
+
+// ColourSpec names the Deployment of a colour.
+type ColourSpec struct {
+	// Name of the Deployment in the same namespace. Its pods carry the label edgehold.internal/colour.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Deployment string `json:"deployment"`
+}
+
+// StandbySpec sizes the standby.
+type StandbySpec struct {
+	// Size of the standby in percent of the active. Below 100 a cutover first ramps the standby up.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +kubebuilder:default=100
+	Percent *int32 `json:"percent,omitempty"`
+}
+
+// CutoverSpec sets the times of a cutover.
+type CutoverSpec struct {
+	// After the switch the new colour must keep its pods ready for so long; else the fleet switches back, once.
+	// +kubebuilder:default="30s"
+	Guard *metav1.Duration `json:"guard,omitempty"`
+	// After the switch the fleet does not shrink for so long: the HPA has no history of the newly active pods yet.
+	// +kubebuilder:default="5m"
+	ScaleDownHold *metav1.Duration `json:"scaleDownHold,omitempty"`
+	// A declared cutover that has not switched after so long is abandoned, unless the change has its own deadline.
+	// +kubebuilder:default="60s"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// DrainMethod says how old pods are told to let their connections go.
+// +kubebuilder:validation:Enum=wait;http;envoy;haproxy;nginx
+type DrainMethod string
+
+// The drain methods.
+const (
+	// DrainWait tells the pods nothing and waits for the timeout.
+	DrainWait DrainMethod = "wait"
+	// DrainHTTP calls the pod's own hooks: POST drain and undrain, GET connections.
+	DrainHTTP DrainMethod = "http"
+	// DrainEnvoy uses Envoy's admin interface.
+	DrainEnvoy DrainMethod = "envoy"
+	// DrainHAProxy uses HAProxy's runtime API over TCP.
+	DrainHAProxy DrainMethod = "haproxy"
+	// DrainNginx reads nginx's stub_status; nginx cannot be told to drain without a restart.
+	DrainNginx DrainMethod = "nginx"
+)
+
+// DrainSpec says how the old colour is emptied after the switch. Its pods stay as the next standby.
+type DrainSpec struct {
+	// +kubebuilder:default=wait
+	Method DrainMethod `json:"method,omitempty"`
+	// Port of the pod for the hooks, the admin interface or the runtime API.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port *int32 `json:"port,omitempty"`
+	// Base path of the http hooks (drain, undrain and connections below it) or path of nginx's stub_status.
+	// +kubebuilder:validation:MaxLength=256
+	Path string `json:"path,omitempty"`
+	// Connections that are open after so long are left, or reset if resetRemaining is set.
+	// +kubebuilder:default="60s"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// Close what is still open at the deadline. The method must be able to.
+	ResetRemaining bool `json:"resetRemaining,omitempty"`
+}
+
+// MetricsSpec names the Prometheus counters that show the traffic of a pod.
+type MetricsSpec struct {
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+	// +kubebuilder:default="/metrics"
+	// +kubebuilder:validation:MaxLength=256
+	Path string `json:"path,omitempty"`
+	// Counter of answers, summed over its labels.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Requests string `json:"requests"`
+	// Counter of answers that were errors, summed over its labels.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Errors string `json:"errors"`
+}
+
+// ChangeSpec says who changed the active colour, and why.
+type ChangeSpec struct {
+	// Operation id or idempotency key: the same id is the same cutover.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	ID string `json:"id"`
+	// +kubebuilder:validation:MaxLength=256
+	Principal string `json:"principal,omitempty"`
+	// +kubebuilder:validation:MaxLength=512
+	Reason string `json:"reason,omitempty"`
+	// Version that the target colour must have; empty for any.
+	// +kubebuilder:validation:MaxLength=128
+	Version string `json:"version,omitempty"`
+	// Go past blockers that may be overridden.
+	Force bool `json:"force,omitempty"`
+	// When the change was declared.
+	At metav1.MicroTime `json:"at"`
+	// The cutover is abandoned if it has not switched by then.
+	Deadline *metav1.MicroTime `json:"deadline,omitempty"`
+}
+
+// FreezeSpec is a time in which no cutover begins.
+type FreezeSpec struct {
+	From  metav1.Time `json:"from"`
+	Until metav1.Time `json:"until"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Reason string `json:"reason"`
+	// +kubebuilder:validation:MaxLength=256
+	Principal string `json:"principal,omitempty"`
+	// Idempotency key of the request that made it.
+	// +kubebuilder:validation:MaxLength=256
+	ID string `json:"id,omitempty"`
+}
+
+// Phase is where the fleet stands.
+type Phase string
+
+// The phases, in the order of a cutover.
+const (
+	PhaseSteady    Phase = "Steady"
+	PhaseBlocked   Phase = "Blocked"
+	PhaseRamping   Phase = "Ramping"
+	PhaseSwitching Phase = "Switching"
+	PhaseDraining  Phase = "Draining"
+	PhaseHalted    Phase = "Halted"
+)
+
+// Outcome is how a cutover ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeRunning    Outcome = "Running"
+	OutcomeCompleted  Outcome = "Completed"
+	OutcomeReverted   Outcome = "Reverted"
+	OutcomeExpired    Outcome = "Expired"
+	OutcomeSuperseded Outcome = "Superseded"
+)
+
+// FleetStatus is what the controller observed. It is written once at the end of a reconciliation.
+type FleetStatus struct {
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// The colour that the Service selects; empty when it selects neither.
+	Active Colour `json:"active,omitempty"`
+	// Version of the active colour, and of the other one.
+	Version        string `json:"version,omitempty"`
+	StandbyVersion string `json:"standbyVersion,omitempty"`
+	Phase          Phase  `json:"phase,omitempty"`
+	// One sentence: what it does, or what holds it up and what to do.
+	Message string `json:"message,omitempty"`
+	// Pods of the active colour, for the scale subresource.
+	Replicas int32 `json:"replicas,omitempty"`
+	// Label selector of the active colour's pods, for the scale subresource.
+	Selector string       `json:"selector,omitempty"`
+	Blue     ColourStatus `json:"blue,omitempty"`
+	Green    ColourStatus `json:"green,omitempty"`
+	// The cutover under way or, if none is, the last one.
+	LastCutover *CutoverStatus `json:"lastCutover,omitempty"`
+	// Earlier cutovers, newest first.
+	// +kubebuilder:validation:MaxItems=10
+	// +listType=atomic
+	History []CutoverStatus `json:"history,omitempty"`
+	Traffic *TrafficStatus  `json:"traffic,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ColourStatus is one Deployment.
+type ColourStatus struct {
+	Version string `json:"version,omitempty"`
+	Desired int32  `json:"desired,omitempty"`
+	Ready   int32  `json:"ready,omitempty"`
+	// Open client connections over its pods; absent when the drain method cannot tell.
+	OpenConnections *int64 `json:"openConnections,omitempty"`
+}
+
+// CutoverStatus is the record of one cutover.
+type CutoverStatus struct {
+	// Id of the change.
+	ID string `json:"id"`
+	// Generation of the Fleet that declared it.
+	Generation int64   `json:"generation"`
+	From       Colour  `json:"from"`
+	To         Colour  `json:"to"`
+	Version    string  `json:"version,omitempty"`
+	Principal  string  `json:"principal,omitempty"`
+	Reason     string  `json:"reason,omitempty"`
+	Forced     bool    `json:"forced,omitempty"`
+	Outcome    Outcome `json:"outcome"`
+	Message    string  `json:"message,omitempty"`
+
+	DeclaredAt metav1.MicroTime `json:"declaredAt"`
+	// The Service's selector was set.
+	SwitchedAt *metav1.MicroTime `json:"switchedAt,omitempty"`
+	// EndpointSlices served the new colour only.
+	SettledAt *metav1.MicroTime `json:"settledAt,omitempty"`
+	// The last connection that the old colour accepted; absent when nobody can tell.
+	LastNewConnectionAt *metav1.MicroTime `json:"lastNewConnectionAt,omitempty"`
+	// The old colour has no open connection, or the drain's deadline passed.
+	DrainedAt *metav1.MicroTime `json:"drainedAt,omitempty"`
+
+	// Connections that were open on the old colour at the switch; the base of the counts below.
+	ConnectionsAtSwitch *int64 `json:"connectionsAtSwitch,omitempty"`
+	ConnectionsDrained  *int64 `json:"connectionsDrained,omitempty"`
+	ConnectionsReset    *int64 `json:"connectionsReset,omitempty"`
+	ConnectionsLeft     *int64 `json:"connectionsLeft,omitempty"`
+	// Time that a standby below 100 % took to come to size.
+	Ramp *metav1.Duration `json:"ramp,omitempty"`
+	// Times that another writer set the selector back.
+	Contended int32 `json:"contended,omitempty"`
+}
+
+// TrafficStatus is the active colour's traffic over a window.
+type TrafficStatus struct {
+	Requests int64 `json:"requests"`
+	Errors   int64 `json:"errors"`
+	// Quantity with milli precision, because CRDs have no floats.
+	RequestsPerSecond resource.Quantity `json:"requestsPerSecond"`
+	// Errors over requests, 0 to 1.
+	ErrorRatio resource.Quantity `json:"errorRatio"`
+	Window     metav1.Duration   `json:"window"`
+	At         metav1.MicroTime  `json:"at"`
+}

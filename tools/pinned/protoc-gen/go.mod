@@ -1,0 +1,14 @@
+// Pins the version of a development tool, outside go.work so that it never moves a version of the product.
+module edgehold.internal/tools/pinned/protoc-gen
+
+go 1.26.0
+
+tool (
+	connectrpc.com/connect/cmd/protoc-gen-connect-go
+	google.golang.org/protobuf/cmd/protoc-gen-go
+)
+
+require (
+	connectrpc.com/connect v1.21.1 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
