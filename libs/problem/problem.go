@@ -34,10 +34,18 @@ const (
 	Unavailable
 	// DeadlineExceeded did not finish in time; what was begun goes on.
 	DeadlineExceeded
+	// Canceled was given up by the caller; what was begun may go on.
+	Canceled
+	// Unimplemented is a request that this version of the service does not know.
+	Unimplemented
 )
 
+// RetryAfter is the key in Meta for how long to wait before asking again, as a Go duration ("1.5s"). It is also sent as
+// google.rpc.RetryInfo.
+const RetryAfter = "retry_after"
+
 var names = [...]string{"internal", "invalid_argument", "not_found", "already_exists", "failed_precondition", "aborted",
-	"unauthenticated", "permission_denied", "resource_exhausted", "unavailable", "deadline_exceeded"}
+	"unauthenticated", "permission_denied", "resource_exhausted", "unavailable", "deadline_exceeded", "canceled", "unimplemented"}
 
 // String is the name of the Connect code that the kind is sent as.
 func (k Kind) String() string {
