@@ -5,6 +5,9 @@ go 1.26.0
 require (
 	edgehold.internal/libs v0.0.0
 	github.com/spf13/pflag v1.0.10
+	golang.org/x/net v0.59.0
 )
+
+require golang.org/x/text v0.42.0 // indirect
 
 replace edgehold.internal/libs => ../../libs
