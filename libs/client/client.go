@@ -168,7 +168,9 @@ func (c *Client) URL() string { return c.url }
 
 // Options are for the constructors of Connect clients: errors as *problem.Error, ids and traces passed on, reads tried
 // again.
-func (c *Client) Options() []connect.ClientOption { return append([]connect.ClientOption(nil), c.options...) }
+func (c *Client) Options() []connect.ClientOption {
+	return append([]connect.ClientOption(nil), c.options...)
+}
 
 // Unary is the HTTP client for unary calls; each ends after Config.Timeout at the latest.
 func (c *Client) Unary() connect.HTTPClient {

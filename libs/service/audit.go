@@ -113,8 +113,10 @@ func truncate(s string) string { return string(limit(s, maxAuditText)) }
 // survives the death of the process; a goroutine brings the lines to the disk, all that have come since the last time at
 // once, so that a fleet-wide rollback does not wait for 21 disk flushes.
 type auditLog struct {
-	mu    sync.Mutex
-	w     io.Writer
+	mu     sync.Mutex
+	w      io.Writer
+	closed bool
+
 	file  *os.File // nil for a standard stream
 	dirty chan struct{}
 	done  chan struct{}
@@ -134,10 +136,10 @@ func openAudit(cfg Config) (*auditLog, error) {
 		}
 		a.w, a.file = f, f
 	}
-	go a.sync()
 	return a, nil
 }
 
+// sync runs until close.
 func (a *auditLog) sync() {
 	defer close(a.done)
 	for range a.dirty {
@@ -157,6 +159,9 @@ func (a *auditLog) write(l *auditLine) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed { // a handler that outlived the stop
+		return os.ErrClosed
+	}
 	if _, err := a.w.Write(line.Bytes()); err != nil {
 		return err
 	}
@@ -167,8 +172,11 @@ func (a *auditLog) write(l *auditLine) error {
 	return nil
 }
 
-// close syncs and closes the file. Nothing may be written afterwards.
+// close syncs and closes the file. What is written afterwards fails with os.ErrClosed.
 func (a *auditLog) close() error {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
 	close(a.dirty)
 	<-a.done
 	if a.file == nil {

@@ -164,9 +164,6 @@ func (s *Server) middleware(service string, methods map[string]method, h http.Ha
 			_ = errors.Write(w, req, wire.Encode(problem.New(problem.Unimplemented, "", "%s has no procedure %q; this is %s %s", service, req.URL.Path, s.cfg.Name, s.cfg.Version)))
 			return
 		}
-		s.calls.Add(1)
-		defer s.calls.Done()
-
 		id := call.Read(req.Header)
 		if id.Request == "" {
 			id.Request = call.New().Request
@@ -210,8 +207,8 @@ func (s *Server) admit(ctx context.Context, req *http.Request) (any, error) {
 }
 
 func (s *Server) decide(req *http.Request, r *record) (Principal, error) {
-	if r.method.open {
-		return Principal{}, nil
+	if r.method.open && !r.method.streams {
+		return Principal{}, nil // a service that is busy is not ill
 	}
 	select {
 	case s.slots(r.method) <- struct{}{}:
@@ -222,6 +219,9 @@ func (s *Server) decide(req *http.Request, r *record) (Principal, error) {
 			what, flag = "streams", "--max-streams"
 		}
 		return Principal{}, problem.New(problem.ResourceExhausted, "", "the service has %d %s under way, its limit (%s); try again soon", cap(s.slots(r.method)), what, flag).With(problem.RetryAfter, "1s")
+	}
+	if r.method.open {
+		return Principal{}, nil
 	}
 	principal, err := s.authenticate(req)
 	if err != nil {

@@ -54,6 +54,7 @@ type Server struct {
 	options []connect.HandlerOption
 	tracing *tracing
 	now     func() time.Time
+	reload  time.Duration // between looks at files
 
 	tls    *reload.Value[*tls.Config] // nil for plain text
 	access *reload.Value[*Access]     // nil without a tokens file
@@ -62,7 +63,6 @@ type Server struct {
 	audit  *auditLog
 
 	unarySlots, streamSlots chan struct{}
-	calls                   sync.WaitGroup  // open calls
 	stopping                context.Context // done when the stop begins
 	beginStop               context.CancelFunc
 
@@ -84,7 +84,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg: cfg, log: newLogger(cfg), metrics: newMetrics(cfg), mux: http.NewServeMux(), now: time.Now,
+		cfg: cfg, log: newLogger(cfg), metrics: newMetrics(cfg), mux: http.NewServeMux(), now: time.Now, reload: reloadInterval,
 		health:     grpchealth.NewStaticChecker(),
 		unarySlots: make(chan struct{}, cfg.MaxInFlight), streamSlots: make(chan struct{}, cfg.MaxStreams),
 		ready: make(chan struct{}), warnings: make(map[string]string),
@@ -108,7 +108,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.OIDCIssuer != "" {
 		s.oidc = newProvider(cfg, s.clock)
 	}
-	if s.tracing, err = newTracing(cfg); err != nil {
+	if s.tracing, err = newTracing(cfg, s.log); err != nil {
 		return nil, err
 	}
 	if s.audit, err = openAudit(cfg); err != nil {
@@ -131,8 +131,8 @@ func New(cfg Config) (*Server, error) {
 // clock is time.Now, or a test's.
 func (s *Server) clock() time.Time { return s.now() }
 
-// HandlerOptions are for the constructors of Connect handlers. A handler that is made without them, or not mounted with
-// Handle, refuses every call.
+// HandlerOptions are for the constructors of Connect handlers: validation, errors, traces, panics and limits. A handler
+// that has them and is not mounted with Handle refuses every call.
 func (s *Server) HandlerOptions() []connect.HandlerOption { return slices.Clone(s.options) }
 
 // Logger writes to Config.Log; records made with a call's context carry its request, operation and trace id.
@@ -233,6 +233,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cutOff(nil)
 	background, endBackground := context.WithCancel(base)
 	var watchers sync.WaitGroup
+	go s.audit.sync()
 	defer func() {
 		endBackground()
 		watchers.Wait()
@@ -289,18 +290,15 @@ func (s *Server) stop(server *http.Server, cutOff context.CancelCauseFunc) error
 		s.log.Info("stopped")
 		return nil
 	}
-	cutOff(errStopping)
-	// Handlers see the end of their context and answer; then the connections go.
-	done := make(chan struct{})
-	go func() { s.calls.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(cutoffWait):
-	}
-	_ = server.Close()
 	if !errors.Is(err, context.DeadlineExceeded) {
+		_ = server.Close()
 		return fmt.Errorf("stopping: %w", err)
 	}
+	cutOff(errStopping) // handlers see the end of their context and answer; then the connections go
+	rest, cancel := context.WithTimeout(context.Background(), cutoffWait)
+	defer cancel()
+	_ = server.Shutdown(rest)
+	_ = server.Close()
 	return fmt.Errorf("calls were still under way %v after the stop began (--stop-grace) and were cut off", s.cfg.StopGrace)
 }
 
@@ -330,10 +328,10 @@ func (s *Server) watch(ctx context.Context, wg *sync.WaitGroup) {
 		}
 	}
 	if s.tls != nil {
-		wg.Go(func() { s.tls.Watch(ctx, reloadInterval, report("tls-cert")) })
+		wg.Go(func() { s.tls.Watch(ctx, s.reload, report("tls-cert")) })
 	}
 	if s.access != nil {
-		wg.Go(func() { s.access.Watch(ctx, reloadInterval, report("tokens-file")) })
+		wg.Go(func() { s.access.Watch(ctx, s.reload, report("tokens-file")) })
 	}
 }
 

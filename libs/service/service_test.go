@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,16 +55,37 @@ type running struct {
 	stop func() error // ends the context of Run and returns what Run returned
 }
 
-// buffer is a log that tests read while it is written.
+// buffer is a log that tests read while it is written, and wait for.
 type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	more chan struct{} // closed and replaced with each write
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	close(b.more)
+	b.more = make(chan struct{})
 	return b.b.Write(p)
+}
+
+// waitFor waits until the log has n lines with the text.
+func (b *buffer) waitFor(t *testing.T, text string, n int) {
+	t.Helper()
+	for deadline := time.After(20 * time.Second); ; {
+		b.mu.Lock()
+		count, more := strings.Count(b.b.String(), text), b.more
+		b.mu.Unlock()
+		if count >= n {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			t.Fatalf("waited 20 s for %d times %q in the log, and it has %d", n, text, count)
+		}
+	}
 }
 
 func (b *buffer) String() string {
@@ -75,7 +97,7 @@ func (b *buffer) String() string {
 // start runs a server with the fake service. Whatever the test does, it is stopped at its end.
 func start(t *testing.T, cfg Config, f *fleet, prepare ...func(*Server)) *running {
 	t.Helper()
-	log := &buffer{}
+	log := &buffer{more: make(chan struct{})}
 	cfg.Name, cfg.Version, cfg.LogLevel, cfg.Log = "fleet", "v1", "debug", log
 	s, err := New(cfg)
 	if err != nil {

@@ -2,9 +2,11 @@ package service
 
 import (
 	"context"
+	"log/slog"
 	"net/url"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -25,7 +27,7 @@ type tracing struct {
 
 // newTracing exports spans to cfg.OTLPEndpoint, in batches with a bounded queue. A collector that is down loses traces and
 // nothing else.
-func newTracing(cfg Config) (*tracing, error) {
+func newTracing(cfg Config, log *slog.Logger) (*tracing, error) {
 	if cfg.OTLPEndpoint == "" {
 		return &tracing{provider: noop.NewTracerProvider()}, nil
 	}
@@ -40,6 +42,8 @@ func newTracing(cfg Config) (*tracing, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The SDK has one handler of errors per process; left alone it prints lines that are no log records.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(resource.NewSchemaless(
 		attribute.String("service.name", cfg.Name), attribute.String("service.version", cfg.Version))))
 	return &tracing{provider: provider, shutdown: provider.Shutdown}, nil
