@@ -112,7 +112,10 @@ type Cutover struct {
 	ConnectionsReset    *int64
 	ConnectionsLeft     *int64
 	Ramp                time.Duration
-	Contended           int32
+	// Contended counts how often another writer set the selector back.
+	Contended int32
+	// Required is how many ready pods the target needed at the switch; with fewer in the guard time it has failed.
+	Required int32
 }
 
 // Traffic is the active colour's traffic over a window.

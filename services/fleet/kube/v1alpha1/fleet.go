@@ -51,10 +51,12 @@ type FleetList struct {
 // FleetSpec is what an operator declares.
 // +kubebuilder:validation:XValidation:rule="self.blue.deployment != self.green.deployment",message="blue and green name the same Deployment; each colour needs its own"
 // +kubebuilder:validation:XValidation:rule="!has(self.drain) || self.drain.method == 'wait' || has(self.drain.port)",message="drain.port is needed by every drain method but wait"
+// +kubebuilder:validation:XValidation:rule="!has(self.drain) || !has(self.drain.resetRemaining) || !self.drain.resetRemaining || self.drain.method in ['http', 'haproxy']",message="drain.resetRemaining needs a method that can reset connections: http or haproxy"
 type FleetSpec struct {
 	// Name of the Service in the same namespace that carries the traffic.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
 	Service string     `json:"service"`
 	Blue    ColourSpec `json:"blue"`
 	Green   ColourSpec `json:"green"`
@@ -85,6 +87,7 @@ type ColourSpec struct {
 	// Name of the Deployment in the same namespace. Its pods carry the label edgehold.internal/colour.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	Deployment string `json:"deployment"`
 }
 
@@ -98,6 +101,9 @@ type StandbySpec struct {
 }
 
 // CutoverSpec sets the times of a cutover.
+// +kubebuilder:validation:XValidation:rule="!has(self.guard) || (duration(self.guard) >= duration('0s') && duration(self.guard) <= duration('1h'))",message="cutover.guard must be between 0s and 1h"
+// +kubebuilder:validation:XValidation:rule="!has(self.scaleDownHold) || (duration(self.scaleDownHold) >= duration('0s') && duration(self.scaleDownHold) <= duration('24h'))",message="cutover.scaleDownHold must be between 0s and 24h"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('1h'))",message="cutover.timeout must be between 1s and 1h"
 type CutoverSpec struct {
 	// After the switch the new colour must keep its pods ready for so long; else the fleet switches back, once.
 	// +kubebuilder:default="30s"
@@ -129,6 +135,7 @@ const (
 )
 
 // DrainSpec says how the old colour is emptied after the switch. Its pods stay as the next standby.
+// +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('0s') && duration(self.timeout) <= duration('1h'))",message="drain.timeout must be between 0s and 1h"
 type DrainSpec struct {
 	// +kubebuilder:default=wait
 	Method DrainMethod `json:"method,omitempty"`
@@ -138,6 +145,7 @@ type DrainSpec struct {
 	Port *int32 `json:"port,omitempty"`
 	// Base path of the http hooks (drain, undrain and connections below it) or path of nginx's stub_status.
 	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^(/[^ ?#]*)?$`
 	Path string `json:"path,omitempty"`
 	// Connections that are open after so long are left, or reset if resetRemaining is set.
 	// +kubebuilder:default="60s"
@@ -153,18 +161,22 @@ type MetricsSpec struct {
 	Port int32 `json:"port"`
 	// +kubebuilder:default="/metrics"
 	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^/[^ #]*$`
 	Path string `json:"path,omitempty"`
 	// Counter of answers, summed over its labels.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z_:][a-zA-Z0-9_:]*$`
 	Requests string `json:"requests"`
 	// Counter of answers that were errors, summed over its labels.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z_:][a-zA-Z0-9_:]*$`
 	Errors string `json:"errors"`
 }
 
 // ChangeSpec says who changed the active colour, and why.
+// +kubebuilder:validation:XValidation:rule="!has(self.deadline) || timestamp(self.deadline) > timestamp(self.at)",message="change.deadline must be after change.at"
 type ChangeSpec struct {
 	// Operation id or idempotency key: the same id is the same cutover.
 	// +kubebuilder:validation:MinLength=1
@@ -186,6 +198,7 @@ type ChangeSpec struct {
 }
 
 // FreezeSpec is a time in which no cutover begins.
+// +kubebuilder:validation:XValidation:rule="timestamp(self.until) > timestamp(self.from)",message="a freeze must end after it begins: until must be after from"
 type FreezeSpec struct {
 	From  metav1.Time `json:"from"`
 	Until metav1.Time `json:"until"`
@@ -237,6 +250,8 @@ type FleetStatus struct {
 	Message string `json:"message,omitempty"`
 	// Pods of the active colour, for the scale subresource.
 	Replicas int32 `json:"replicas,omitempty"`
+	// Replicas that the active was last given; above spec.replicas while a scale-down is held.
+	Size int32 `json:"size,omitempty"`
 	// Label selector of the active colour's pods, for the scale subresource.
 	Selector string       `json:"selector,omitempty"`
 	Blue     ColourStatus `json:"blue,omitempty"`
@@ -296,6 +311,8 @@ type CutoverStatus struct {
 	Ramp *metav1.Duration `json:"ramp,omitempty"`
 	// Times that another writer set the selector back.
 	Contended int32 `json:"contended,omitempty"`
+	// Ready pods that the target needed at the switch; with fewer in the guard time it has failed.
+	Required int32 `json:"required,omitempty"`
 }
 
 // TrafficStatus is the active colour's traffic over a window.

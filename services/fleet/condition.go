@@ -1,0 +1,125 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The conditions of a fleet. Each is a statement that is True when all is well, and its message says what to do when not.
+const (
+	// Configured: Service, Deployments and selectors fit together.
+	ConditionConfigured = "Configured"
+	// RollbackReady: the standby could take the traffic now.
+	ConditionRollbackReady = "RollbackReady"
+	// Parity: the standby has its share of the active's size.
+	ConditionParity = "Parity"
+	// SoleWriter: nobody else sets the selector of the Service.
+	ConditionSoleWriter = "SoleWriter"
+	// Autoscaled: the autoscaler that targets the fleet, if there is one, can be trusted.
+	ConditionAutoscaled = "Autoscaled"
+	// ClockTrusted: the clocks agree, so that freezes and deadlines mean what they say.
+	ConditionClockTrusted = "ClockTrusted"
+	// TrafficKnown: the active colour's traffic can be measured.
+	ConditionTrafficKnown = "TrafficKnown"
+)
+
+// maxDoubt is how far clocks may be apart before it is said. NTP keeps them within milliseconds, the API server's Date
+// header has whole seconds.
+const maxDoubt = 5 * time.Second
+
+func (d *decider) conditions() {
+	o := d.o
+	blockers := o.misconfigured()
+	if len(blockers) > 0 {
+		d.condition(ConditionConfigured, "False", "Misconfigured", "%s", d.s.Message)
+		d.condition(ConditionRollbackReady, "Unknown", "Misconfigured", "see the condition Configured")
+		d.drop(ConditionParity, ConditionSoleWriter)
+	} else {
+		d.condition(ConditionConfigured, "True", "Found", "Service and Deployments fit together")
+		d.rollbackReady()
+		d.sameSize()
+		if w, ok := o.rival(); ok {
+			d.condition(ConditionSoleWriter, "False", "Contended", "%s set the selector of Service %s; stop it, or let it leave spec.selector to the manager %s", w.Name, o.Service.Name, OwnManager)
+		} else {
+			d.condition(ConditionSoleWriter, "True", "NoOtherWriter", "the controller alone sets the selector")
+		}
+	}
+	switch a := o.Autoscaler; {
+	case o.StrayAutoscaler != "":
+		d.condition(ConditionAutoscaled, "False", "WrongTarget", "HPA %s targets a Deployment of this fleet and takes its parity away; let it target the Fleet", o.StrayAutoscaler)
+	case a == nil:
+		d.drop(ConditionAutoscaled)
+	case a.Problem != "":
+		d.condition(ConditionAutoscaled, "False", "Frozen", "HPA %s cannot be trusted, so the fleet does not shrink: %s", a.Name, a.Problem)
+	default:
+		d.condition(ConditionAutoscaled, "True", "Healthy", "HPA %s is healthy", a.Name)
+	}
+	if doubt := o.Clock.Doubt(); doubt > maxDoubt {
+		d.condition(ConditionClockTrusted, "False", "Apart", "the wall clock, this process's clock and the API server's are %s apart; freezes and deadlines count by whichever is stricter: set the clock, then restart the controller", doubt.Round(time.Second))
+	} else {
+		d.condition(ConditionClockTrusted, "True", "Agree", "the clocks agree")
+	}
+	switch {
+	case o.Spec.Metrics == nil:
+		d.drop(ConditionTrafficKnown)
+	case o.TrafficProblem != "":
+		d.condition(ConditionTrafficKnown, "Unknown", "Unreadable", "%s", o.TrafficProblem)
+	case o.Traffic != nil:
+		d.condition(ConditionTrafficKnown, "True", "Measured", "the pods of %s show their counters", o.Served())
+	}
+}
+
+func (d *decider) rollbackReady() {
+	o := d.o
+	var first *Blocker
+	// Freezes and other writers are no fault of the standby.
+	for _, b := range Preflight(o, Change{To: o.Served().Other()}) {
+		if b.Reason != Frozen && b.Reason != ContendedBy && b.Reason != NoHeadroom && b.Reason != OverQuota {
+			first = &b
+			break
+		}
+	}
+	to := o.Deployment(o.Served().Other())
+	switch {
+	case first != nil:
+		d.condition(ConditionRollbackReady, "False", "StandbyNotReady", "%s", first.Message)
+	case o.MustRamp(o.Served().Other()):
+		d.condition(ConditionRollbackReady, "False", "MustRamp", "%s must be ramped from %d to %d ready pods first", o.Served().Other(), to.Current, o.Required(o.Served().Other()))
+	default:
+		d.condition(ConditionRollbackReady, "True", "StandbyReady", "%s (%s) could take the traffic now", o.Served().Other(), orUnknown(to.Version))
+	}
+}
+
+func (d *decider) sameSize() {
+	active, standby := d.o.Deployment(d.s.Active), d.o.Deployment(d.s.Active.Other())
+	want := active.Desired
+	if d.scale == nil && d.o.Spec.StandbyPercent < 100 && standby.Desired != want {
+		want = standbySize(active.Desired, d.o.Spec.StandbyPercent)
+	}
+	switch {
+	case d.scale != nil || standby.Desired != want:
+		d.condition(ConditionParity, "False", "Scaling", "both colours are being given their size")
+	case active.Desired != d.o.Spec.Replicas:
+		d.condition(ConditionParity, "True", "ScaleDownHeld", "both colours are held at %d pods although %d are declared", active.Desired, d.o.Spec.Replicas)
+	default:
+		d.condition(ConditionParity, "True", "SameSize", "the standby has %d pods beside %d", standby.Desired, active.Desired)
+	}
+}
+
+func (d *decider) condition(kind, status, reason, format string, args ...any) {
+	c := Condition{Type: kind, Status: status, Reason: reason, Message: fmt.Sprintf(format, args...), Since: d.o.Clock.Now}
+	i := slices.IndexFunc(d.s.Conditions, func(x Condition) bool { return x.Type == kind })
+	if i < 0 {
+		d.s.Conditions = append(d.s.Conditions, c)
+		return
+	}
+	if d.s.Conditions[i].Status == status {
+		c.Since = d.s.Conditions[i].Since
+	}
+	d.s.Conditions[i] = c
+}
+
+func (d *decider) drop(kinds ...string) {
+	d.s.Conditions = slices.DeleteFunc(d.s.Conditions, func(c Condition) bool { return slices.Contains(kinds, c.Type) })
+}
