@@ -1,0 +1,208 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	sdk "go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"edgehold.internal/libs/call"
+	"edgehold.internal/libs/problem"
+	"edgehold.internal/workflows"
+)
+
+// beatInterval is how often an activity says that it lives.
+const beatInterval = time.Second
+
+// Activities are the steps of the workflows. Each may be repeated: the fleet service takes the same key for the same
+// cutover, and the others only read.
+type Activities struct {
+	Fleets workflows.Fleets
+	// Tell sends a signal to the workflow that follows the PoPs.
+	Tell func(ctx context.Context, to workflow.Execution, signal string, rep workflows.Report) error
+	Log  *slog.Logger
+}
+
+// Preflight finds out what each PoP would do.
+func (a *Activities) Preflight(ctx context.Context, r workflows.Request) (workflows.Plan, error) {
+	defer beat(ctx)()
+	plan, err := a.Fleets.Plan(ctx, r)
+	return plan, a.failed(ctx, err)
+}
+
+// CutOver switches one PoP. A cancel keeps it from asking, and does not keep it from hearing the answer.
+func (a *Activities) CutOver(ctx context.Context, in PopInput) (workflows.Report, error) {
+	defer beat(ctx)()
+	if in.Delay > 0 && activity.GetInfo(ctx).Attempt == 1 {
+		timer := time.NewTimer(in.Delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	if ctx.Err() != nil {
+		return workflows.Report{Step: workflows.Skipped, Message: "the operation was aborted before its turn"}, nil
+	}
+	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), in.Change.Deadline+answerGrace)
+	defer cancel()
+	defer stopWith(ctx, cancel)()
+	rep, err := a.Fleets.CutOver(call.WithOperation(asked, in.Operation), in.Change)
+	if err != nil {
+		if stopping(ctx) { // another worker asks again, with the same key
+			err = problem.Unavailablef("the worker stops")
+		}
+		return workflows.Report{}, a.failed(ctx, err)
+	}
+	rep.Pop = in.Change.Pop
+	a.tell(ctx, in.Parent, rep)
+	return rep, nil
+}
+
+// FollowDrain returns when the PoP has drained. It tells of the open connections each time they have halved, so that a
+// history holds a few reports of a drain however many connections there were.
+func (a *Activities) FollowDrain(ctx context.Context, in DrainInput) (workflows.Report, error) {
+	defer beat(ctx)()
+	drained := errors.New("drained")
+	rep := in.Switched
+	rep.Step = workflows.Draining
+	told := int64(-1)
+	err := a.Fleets.Watch(call.WithOperation(ctx, in.Operation), in.Change.Fleet, []string{in.Change.Pop}, func(o workflows.Observation) error {
+		if o.Problem != "" || o.Last == nil {
+			return nil // the PoP goes on by itself, and is seen again when it can be read
+		}
+		if o.Last.Key != in.Change.Key {
+			rep.Step, rep.Message = workflows.Done, "a later cutover replaced this one before it was seen to have drained"
+			return drained
+		}
+		rep = workflows.Drained(rep, o)
+		if rep.Step != workflows.Draining {
+			return drained
+		}
+		if rep.Open != nil && (told < 0 || *rep.Open <= told/2) {
+			told = *rep.Open
+			activity.RecordHeartbeat(ctx, told)
+			a.tell(ctx, in.Parent, rep)
+		}
+		return nil
+	})
+	if errors.Is(err, drained) {
+		return rep, nil
+	}
+	if err == nil {
+		err = problem.Unavailablef("the fleet service ended its stream")
+	}
+	if ctx.Err() != nil || stopping(ctx) {
+		err = again(ctx)
+	}
+	return rep, a.failed(ctx, err)
+}
+
+// Verify waits until every switched PoP has a measure from after its switch and the error ratio is back under the
+// limit, or in.Limit has passed.
+func (a *Activities) Verify(ctx context.Context, in VerifyInput) (workflows.Verification, error) {
+	defer beat(ctx)()
+	enough := errors.New("enough")
+	pops := make([]string, len(in.Switched))
+	for i, p := range in.Switched {
+		pops[i] = p.Pop
+	}
+	limit, cancel := context.WithTimeout(ctx, in.Limit)
+	defer cancel()
+	traffic := make(map[string]workflows.Traffic, len(pops))
+	var v workflows.Verification
+	for {
+		err := a.Fleets.Watch(call.WithOperation(limit, in.Operation), in.Fleet, pops, func(o workflows.Observation) error {
+			if o.Problem != "" || o.Traffic == nil {
+				return nil
+			}
+			traffic[o.Pop] = *o.Traffic
+			if v = workflows.Verify(in.Switched, traffic, in.MaxErrorRatio, time.Now()); v.Passed {
+				return enough
+			}
+			return nil
+		})
+		if errors.Is(err, enough) {
+			return v, nil
+		}
+		if ctx.Err() != nil || stopping(ctx) {
+			return v, again(ctx)
+		}
+		select {
+		case <-limit.Done():
+			return workflows.Verify(in.Switched, traffic, in.MaxErrorRatio, time.Now()), nil
+		case <-time.After(beatInterval): // the stream broke; what was measured so far is kept
+			a.Log.WarnContext(ctx, "the fleet service's stream broke; watching again", "error", err)
+		}
+	}
+}
+
+// tell is worth a try and no more: the result of the PoP's workflow says the same later.
+func (a *Activities) tell(ctx context.Context, to workflow.Execution, rep workflows.Report) {
+	if err := a.Tell(ctx, to, progressSignal, rep); err != nil && ctx.Err() == nil {
+		a.Log.WarnContext(ctx, "the operation was not told of the progress", "pop", rep.Pop, "step", rep.Step, "error", err)
+	}
+}
+
+// failed logs what is not sent and says whether asking again may help.
+func (a *Activities) failed(ctx context.Context, err error) error {
+	var p *problem.Error
+	if errors.As(err, &p) && p.Cause != nil && p.Kind != problem.Unavailable {
+		a.Log.ErrorContext(ctx, p.Error(), "cause", p.Cause, "activity", activity.GetInfo(ctx).ActivityType.Name)
+	}
+	return encode(err)
+}
+
+// again is the error of an activity that was cancelled, or whose worker stops.
+func again(ctx context.Context) error {
+	if stopping(ctx) {
+		return encode(problem.Unavailablef("the worker stops"))
+	}
+	return sdk.NewCanceledError()
+}
+
+func stopping(ctx context.Context) bool {
+	select {
+	case <-activity.GetWorkerStopChannel(ctx):
+		return true
+	default:
+		return false
+	}
+}
+
+// beat sends heartbeats until it is told to stop. They also bring word of a cancel.
+func beat(ctx context.Context) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(beatInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// stopWith cancels when the worker stops.
+func stopWith(ctx context.Context, cancel context.CancelFunc) (release func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-activity.GetWorkerStopChannel(ctx):
+			cancel()
+		case <-done:
+		}
+	}()
+	return func() { close(done); <-ended }
+}

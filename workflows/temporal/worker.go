@@ -1,0 +1,101 @@
+package temporal
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"embed"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"edgehold.internal/workflows"
+)
+
+// Deployment is the name that Temporal knows the workers' versions under.
+const Deployment = "edgehold-runbooks"
+
+// taskTimeout is how long a worker may keep a workflow task. One that died with a task is noticed after it.
+const taskTimeout = 5 * time.Second
+
+//go:embed workflow.go failure.go
+var source embed.FS
+
+// Build identifies the code that histories are replayed with: a digest of its source. It is the version of the worker, so
+// that an operation is never taken on by a worker that would decide otherwise, and that a release which does not change
+// this code can take it on.
+func Build() string {
+	h := sha256.New()
+	for _, files := range []embed.FS{source, workflows.Source} {
+		// The walk is in lexical order, and an embedded file can be read.
+		_ = fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := files.ReadFile(path)
+			fmt.Fprintf(h, "%s %d\n%s", path, len(b), b)
+			return err
+		})
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+// register adds the workflows and activities to a worker, or to what replays and tests them.
+func register(r worker.Registry, a *Activities) {
+	pinned := func(name string) workflow.RegisterOptions {
+		return workflow.RegisterOptions{Name: name, VersioningBehavior: workflow.VersioningBehaviorPinned}
+	}
+	r.RegisterWorkflowWithOptions(GlobalCutover, pinned(globalCutover))
+	r.RegisterWorkflowWithOptions(PopCutover, pinned(popCutover))
+	r.RegisterActivityWithOptions(a.Preflight, activity.RegisterOptions{Name: preflightActivity})
+	r.RegisterActivityWithOptions(a.CutOver, activity.RegisterOptions{Name: cutOverActivity})
+	r.RegisterActivityWithOptions(a.FollowDrain, activity.RegisterOptions{Name: drainActivity})
+	r.RegisterActivityWithOptions(a.Verify, activity.RegisterOptions{Name: verifyActivity})
+}
+
+// newWorker returns a worker for both workflows and the activities. fatal is called when it cannot go on.
+func newWorker(c client.Client, taskQueue string, a *Activities, fatal func(error)) worker.Worker {
+	w := worker.New(c, taskQueue, worker.Options{
+		DeploymentOptions: worker.DeploymentOptions{UseVersioning: true,
+			Version: worker.WorkerDeploymentVersion{DeploymentName: Deployment, BuildID: Build()}},
+		// A start of many PoPs is a burst of short tasks: with few pollers they queue up behind one another.
+		MaxConcurrentWorkflowTaskPollers: 8, MaxConcurrentActivityTaskPollers: 8,
+		// One per PoP, switching or draining, of a few operations.
+		MaxConcurrentActivityExecutionSize: 4 * workflows.MaxPops,
+		StickyScheduleToStartTimeout:       2 * time.Second,
+		MaxHeartbeatThrottleInterval:       beatInterval, DefaultHeartbeatThrottleInterval: beatInterval,
+		WorkerStopTimeout: 5 * time.Second,
+		OnFatalError:      fatal,
+	})
+	register(w, a)
+	return w
+}
+
+// makeCurrent makes this build the one that new operations run on. It waits until the server can.
+func makeCurrent(ctx context.Context, c client.Client) error {
+	for {
+		_, err := c.WorkerDeploymentClient().GetHandle(Deployment).SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{
+			BuildID: Build(), IgnoreMissingTaskQueues: true, AllowNoPollers: true})
+		var denied *serviceerror.PermissionDenied
+		var unimplemented *serviceerror.Unimplemented
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &denied), errors.As(err, &unimplemented):
+			return fmt.Errorf("temporal worker deployment set-current-version --deployment-name %s --build-id %s: %w", Deployment, Build(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

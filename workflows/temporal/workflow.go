@@ -1,0 +1,336 @@
+package temporal
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	sdk "go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"edgehold.internal/libs/problem"
+	"edgehold.internal/workflows"
+)
+
+// The names by which workflows, activities and messages are known to Temporal. They are in histories: never change one.
+const (
+	globalCutover = "GlobalCutover"
+	popCutover    = "PopCutover"
+
+	preflightActivity = "Preflight"
+	cutOverActivity   = "CutOver"
+	drainActivity     = "FollowDrain"
+	verifyActivity    = "Verify"
+
+	operationQuery = "operation"
+	progressSignal = "progress"
+	summaryMemo    = "operation"
+	startMemo      = "start"
+)
+
+const (
+	// planFresh is how long the plan that came with the start is good for. A worker that comes too late plans again.
+	planFresh = 5 * time.Second
+	// answerGrace is what a call may take beyond the deadline that the PoP itself keeps.
+	answerGrace = 15 * time.Second
+	// A worker that died is noticed after this long without a heartbeat.
+	heartbeatTimeout = 5 * time.Second
+	// drainLimit is how long a drain is followed. The PoP's own drain deadline is far below it.
+	drainLimit = 2 * time.Hour
+	// verifyLimit is how long the edge's measure is waited for.
+	verifyLimit = 30 * time.Second
+)
+
+// Input starts a GlobalCutover.
+type Input struct {
+	Start workflows.Start `json:"start"`
+	// Plan that the start was checked with; nil when the fleet service could not be asked.
+	Plan *workflows.Plan `json:"plan,omitempty"`
+	// Attributes says that the search attributes exist.
+	Attributes bool `json:"attributes,omitempty"`
+}
+
+// PopInput starts a PopCutover.
+type PopInput struct {
+	Change workflows.Change `json:"change"`
+	// Operation, and the workflow that is told of the progress.
+	Operation string             `json:"operation"`
+	Parent    workflow.Execution `json:"parent"`
+	// Delay before the first call.
+	Delay      time.Duration `json:"delay,omitempty"`
+	Attributes bool          `json:"attributes,omitempty"`
+}
+
+// DrainInput is what FollowDrain needs.
+type DrainInput struct {
+	Change    workflows.Change   `json:"change"`
+	Operation string             `json:"operation"`
+	Parent    workflow.Execution `json:"parent"`
+	Switched  workflows.Report   `json:"switched"`
+}
+
+// VerifyInput is what Verify needs.
+type VerifyInput struct {
+	Fleet         string                  `json:"fleet"`
+	Operation     string                  `json:"operation"`
+	Switched      []workflows.SwitchedPop `json:"switched"`
+	MaxErrorRatio float64                 `json:"max_error_ratio"`
+	Limit         time.Duration           `json:"limit"`
+}
+
+// course is one GlobalCutover under way.
+type course struct {
+	in    Input
+	self  workflow.Execution
+	run   *workflows.Run
+	rand  workflow.WorkflowRandomStream
+	pops  workflow.Context // of the child workflows, ended by stop
+	stop  workflow.CancelFunc
+	state workflows.State // that the search attributes show
+}
+
+// GlobalCutover is the workflow of one operation: it does what workflows.Run decides. It always completes; how the
+// operation ended is in its result.
+func GlobalCutover(ctx workflow.Context, in Input) (workflows.Operation, error) {
+	self := workflow.GetInfo(ctx).WorkflowExecution
+	// What is asked for in Temporal itself, a cancel, must not end this workflow before those under way have finished.
+	loop, _ := workflow.NewDisconnectedContext(ctx)
+	c := &course{in: in, self: self, rand: workflow.GetRandomStream(ctx, "jitter"), state: workflows.Running,
+		run: workflows.NewRun(OperationID(in.Start.Request.Fleet, self.RunID), in.Start, workflow.GetInfo(ctx).WorkflowStartTime)}
+	c.pops, c.stop = workflow.WithCancel(loop)
+	if err := c.listen(loop); err != nil {
+		return workflows.Operation{}, err
+	}
+	workflow.Go(loop, func(loop workflow.Context) {
+		ctx.Done().Receive(loop, nil)
+		_, _ = c.run.Decide(workflows.Decision{Verb: workflows.Abort, Principal: "temporal", Reason: "cancelled in Temporal", Key: "temporal/cancel"}, workflow.Now(loop))
+	})
+	for {
+		move := c.run.Next(workflow.Now(loop))
+		switch move.Do {
+		case workflows.Preflight:
+			c.preflight(loop)
+		case workflows.Switch:
+			for _, pop := range move.Pops {
+				c.begin(loop, pop, len(move.Pops) > 1)
+			}
+		case workflows.Measure:
+			c.verify(loop, move.Switched)
+		case workflows.Cancel:
+			c.stop()
+		case workflows.Wait:
+			c.show(loop)
+			seen := c.run.Revision()
+			if err := workflow.Await(loop, func() bool { return c.run.Revision() != seen }); err != nil {
+				return c.run.Operation(), err
+			}
+		case workflows.End:
+			if err := workflow.Await(loop, func() bool { return workflow.AllHandlersFinished(loop) }); err != nil {
+				return c.run.Operation(), err
+			}
+			c.show(loop)
+			op := c.run.Operation()
+			summary := op
+			summary.Waves = nil
+			return op, workflow.UpsertMemo(loop, map[string]any{summaryMemo: summary})
+		}
+	}
+}
+
+// listen registers the query, the updates and the signal, before anything blocks.
+func (c *course) listen(ctx workflow.Context) error {
+	if err := workflow.SetQueryHandlerWithOptions(ctx, operationQuery, func() (workflows.Operation, error) { return c.run.Operation(), nil },
+		workflow.QueryHandlerOptions{Description: "The whole progress, with the table of waves."}); err != nil {
+		return err
+	}
+	for _, verb := range []workflows.Verb{workflows.Approve, workflows.Pause, workflows.Resume, workflows.Abort} {
+		err := workflow.SetUpdateHandlerWithOptions(ctx, string(verb),
+			func(ctx workflow.Context, d workflows.Decision) (workflows.Decision, error) {
+				d.Verb = verb
+				d, err := c.run.Decide(d, workflow.Now(ctx))
+				return d, encode(err)
+			},
+			workflow.UpdateHandlerOptions{
+				Description: fmt.Sprintf("A person's decision to %s: principal, reason and key.", verb),
+				Validator: func(d workflows.Decision) error {
+					d.Verb = verb
+					return encode(c.run.Check(d))
+				},
+			})
+		if err != nil {
+			return err
+		}
+	}
+	progress := workflow.GetSignalChannelWithOptions(ctx, progressSignal, workflow.SignalChannelOptions{Description: "The progress of one PoP."})
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		for {
+			var rep workflows.Report
+			progress.Receive(ctx, &rep)
+			c.run.Reported(rep)
+		}
+	})
+	return nil
+}
+
+func (c *course) preflight(ctx workflow.Context) {
+	if p := c.in.Plan; p != nil && workflow.Now(ctx).Sub(p.At).Abs() < planFresh {
+		c.run.Planned(*p, workflow.Now(ctx))
+		return
+	}
+	req := c.in.Start.Request.WithDefaults()
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: req.Deadline + answerGrace, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: retries(),
+		Summary: "what would each PoP of fleet " + req.Fleet + " do",
+	})
+	f := workflow.ExecuteActivity(ctx, preflightActivity, req)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		var plan workflows.Plan
+		if err := f.Get(ctx, &plan); err != nil {
+			c.run.Refused(decode(err), workflow.Now(ctx))
+			return
+		}
+		c.run.Planned(plan, workflow.Now(ctx))
+	})
+}
+
+func (c *course) begin(ctx workflow.Context, pop string, jitter bool) {
+	op := c.run.Operation()
+	in := PopInput{
+		Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version, Principal: op.Principal,
+			Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force, Deadline: op.Request.Deadline},
+		Operation: op.ID, Parent: c.self, Attributes: c.in.Attributes,
+	}
+	if j := *op.Request.Jitter; jitter && j > 0 {
+		in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
+	}
+	o := workflow.ChildWorkflowOptions{
+		WorkflowID:        fmt.Sprintf("%s/%s/%s", c.self.ID, c.self.RunID, pop),
+		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
+		WorkflowTaskTimeout: taskTimeout,
+		StaticSummary:       fmt.Sprintf("PoP %s to %s", pop, op.To),
+	}
+	if c.in.Attributes {
+		o.TypedSearchAttributes = sdk.NewSearchAttributes(FleetAttribute.ValueSet(op.Request.Fleet), PopAttribute.ValueSet(pop),
+			StateAttribute.ValueSet(string(workflows.Switching)), OperationAttribute.ValueSet(op.ID))
+	}
+	f := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(c.pops, o), popCutover, in)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		var rep workflows.Report
+		if err := f.Get(ctx, &rep); err != nil {
+			rep = workflows.Report{Step: workflows.Broken, Message: "its workflow did not come to an end: " + decode(err).Error()}
+		}
+		rep.Pop = pop
+		c.run.Ended(rep)
+	})
+}
+
+func (c *course) verify(ctx workflow.Context, switched []workflows.SwitchedPop) {
+	req := c.run.Operation().Request
+	in := VerifyInput{Fleet: req.Fleet, Operation: c.run.Operation().ID, Switched: switched, MaxErrorRatio: *req.MaxErrorRatio, Limit: verifyLimit}
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: 2*verifyLimit + answerGrace, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: retries(),
+		Summary: fmt.Sprintf("error ratio of %d PoPs at most %g", len(switched), in.MaxErrorRatio),
+	})
+	f := workflow.ExecuteActivity(ctx, verifyActivity, in)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		var v workflows.Verification
+		if err := f.Get(ctx, &v); err != nil {
+			v = workflows.Verify(switched, nil, in.MaxErrorRatio, workflow.Now(ctx))
+		}
+		c.run.Verified(v)
+	})
+}
+
+// show brings Temporal's own pages up to date.
+func (c *course) show(ctx workflow.Context) {
+	op := c.run.Operation()
+	workflow.SetCurrentDetails(ctx, details(op))
+	if c.in.Attributes && op.State != c.state {
+		// An error is a value of the wrong type; the attribute is a keyword, and so is the state.
+		_ = workflow.UpsertTypedSearchAttributes(ctx, StateAttribute.ValueSet(string(op.State)))
+	}
+	c.state = op.State
+}
+
+// details is the operation in the Markdown of Temporal's UI.
+func details(op workflows.Operation) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "**%s**: %s\n\n%s, asked by %s: %s\n", op.State, op.Message, op.ID, op.Principal, op.Reason)
+	for i, w := range op.Waves {
+		fmt.Fprintf(&b, "\n| wave %d | step | open | |\n|---|---|---|---|\n", i+1)
+		for _, p := range w {
+			open := ""
+			if p.Open != nil {
+				open = fmt.Sprint(*p.Open)
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Name, p.Step, open, strings.NewReplacer("|", "\\|", "\n", " ").Replace(p.Message))
+		}
+	}
+	return b.String()
+}
+
+// PopCutover is the workflow of one PoP: switch, then follow the drain. It completes also when the PoP could not be
+// switched; its last report says so.
+func PopCutover(ctx workflow.Context, in PopInput) (workflows.Report, error) {
+	rep := switchPop(ctx, in)
+	rep.Pop = in.Change.Pop
+	if rep.Step == workflows.Switched {
+		mark(ctx, in, workflows.Draining)
+		rep = followDrain(ctx, in, rep)
+	}
+	mark(ctx, in, rep.Step)
+	return rep, nil
+}
+
+// mark sets the state that Temporal's list shows.
+func mark(ctx workflow.Context, in PopInput, s workflows.Step) {
+	if in.Attributes {
+		_ = workflow.UpsertTypedSearchAttributes(ctx, StateAttribute.ValueSet(string(s)))
+	}
+}
+
+func switchPop(ctx workflow.Context, in PopInput) workflows.Report {
+	var rep workflows.Report
+	ch := in.Change
+	// WaitForCancellation: an answer on its way says whether the PoP has switched.
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: in.Delay + ch.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + ch.Deadline + answerGrace,
+		HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
+		Summary: fmt.Sprintf("switch %s to %s", ch.Pop, ch.To),
+	}), cutOverActivity, in).Get(ctx, &rep)
+	var cancelled *sdk.CanceledError
+	switch {
+	case err == nil:
+		return rep
+	case errors.As(err, &cancelled):
+		return workflows.Report{Step: workflows.Broken, Message: "aborted while the fleet service did not answer; edgehold fleet get shows whether the switch was declared"}
+	}
+	p := decode(err)
+	step := workflows.Broken
+	if p.Kind == problem.FailedPrecondition {
+		step = workflows.Blocked
+	}
+	return workflows.Report{Step: step, Message: p.Error()}
+}
+
+func followDrain(ctx workflow.Context, in PopInput, switched workflows.Report) workflows.Report {
+	rep := switched
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: drainLimit, HeartbeatTimeout: 2 * heartbeatTimeout, RetryPolicy: retries(),
+		Summary: fmt.Sprintf("follow the drain of %s", in.Change.Pop),
+	}), drainActivity, DrainInput{Change: in.Change, Operation: in.Operation, Parent: in.Parent, Switched: switched}).Get(ctx, &rep)
+	if err == nil {
+		return rep
+	}
+	rep = switched
+	rep.Step = workflows.Draining
+	rep.Message = "its drain was not followed to the end: " + decode(err).Error()
+	return rep
+}
+
+// retries go on until the activity's own timeout; what asking again cannot mend is not retryable.
+func retries() *sdk.RetryPolicy {
+	return &sdk.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 3 * time.Second}
+}
