@@ -21,8 +21,8 @@ type Cluster interface {
 	// Fleets returns the named fleet, or every fleet of the PoP when the name is empty.
 	Fleets(ctx context.Context, name string) ([]Fleet, error)
 	// Watch hands on what Fleets would return, then every change, until ctx ends. While the API cannot be reached it hands
-	// on one Event with Err, and all fleets again once it answers. The function must not block.
-	Watch(ctx context.Context, name string, on func(Event))
+	// on one WatchEvent with Err, and all fleets again once it answers. The function must not block.
+	Watch(ctx context.Context, name string, on func(WatchEvent))
 	// Plan reads the fleet and all that its preflight wants, and changes nothing.
 	Plan(ctx context.Context, name string, change Change) (Fleet, Plan, error)
 	// Declare writes the colour and the change into the fleet's spec and returns it as stored. A change whose id the spec

@@ -8,20 +8,20 @@ import (
 	"edgehold.internal/libs/problem"
 )
 
-// Event is a fleet as it is now, its end, or the reason why a PoP's fleets are not known.
-type Event struct {
+// WatchEvent is a fleet as it is now, its end, or the reason why a PoP's fleets are not known.
+type WatchEvent struct {
 	Pop, Name string
 	// Fleet is nil when the fleet is deleted and when the PoP has a problem.
 	Fleet   *Fleet
 	Deleted bool
-	// Err holds for the whole PoP, until its next Event.
+	// Err holds for the whole PoP, until its next WatchEvent.
 	Err error
 }
 
 // Watch sends what List would return, then every change, until ctx ends or send fails, and returns that error. A slow
 // send misses states in between, never the last one: what waits is at most one event per fleet. When the registry is
 // reloaded the watch follows it.
-func (c *Centre) Watch(ctx context.Context, name string, scope Scope, send func(Event) error) error {
+func (c *Centre) Watch(ctx context.Context, name string, scope Scope, send func(WatchEvent) error) error {
 	if _, err := c.Registry().Select(scope); err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (c *Centre) Watch(ctx context.Context, name string, scope Scope, send func(
 			inner, cancel := context.WithCancel(ctx)
 			running[p.Name] = watch{p, cancel}
 			wg.Go(func() {
-				s.clusters[p.Name].Watch(inner, name, func(e Event) {
+				s.clusters[p.Name].Watch(inner, name, func(e WatchEvent) {
 					e.Pop = p.Name
 					if e.Fleet != nil {
 						f := *e.Fleet
@@ -96,7 +96,7 @@ type mailbox struct {
 
 	mu      sync.Mutex
 	order   []slot
-	waiting map[slot]Event
+	waiting map[slot]WatchEvent
 	// sent are the fleets that the reader has, by PoP.
 	sent map[string]map[string]bool
 }
@@ -105,12 +105,12 @@ type mailbox struct {
 type slot struct{ pop, name string }
 
 func newMailbox() *mailbox {
-	return &mailbox{wake: make(chan struct{}, 1), waiting: map[slot]Event{}, sent: map[string]map[string]bool{}}
+	return &mailbox{wake: make(chan struct{}, 1), waiting: map[slot]WatchEvent{}, sent: map[string]map[string]bool{}}
 }
 
 // put replaces what waits for the same fleet. It goes to the end of the queue: a PoP's problem and its recovery must not
 // change places. Nothing is put for a watch that has ended.
-func (b *mailbox) put(ctx context.Context, e Event) {
+func (b *mailbox) put(ctx context.Context, e WatchEvent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if ctx.Err() != nil {
@@ -128,11 +128,11 @@ func (b *mailbox) put(ctx context.Context, e Event) {
 	b.ring()
 }
 
-func (b *mailbox) take() (Event, bool) {
+func (b *mailbox) take() (WatchEvent, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.order) == 0 {
-		return Event{}, false
+		return WatchEvent{}, false
 	}
 	at := b.order[0]
 	e := b.waiting[at]
@@ -163,12 +163,12 @@ func (b *mailbox) forget(pop string) {
 	for name := range b.sent[pop] {
 		at := slot{pop, name}
 		b.order = append(b.order, at)
-		b.waiting[at] = Event{Pop: pop, Name: name, Deleted: true}
+		b.waiting[at] = WatchEvent{Pop: pop, Name: name, Deleted: true}
 	}
 	if len(b.sent[pop]) == 0 {
 		at := slot{pop, ""}
 		b.order = append(b.order, at)
-		b.waiting[at] = Event{Pop: pop, Err: problem.NotFoundf("", "PoP %q is registered no longer", pop)}
+		b.waiting[at] = WatchEvent{Pop: pop, Err: problem.NotFoundf("", "PoP %q is registered no longer", pop)}
 	}
 	b.ring()
 }
