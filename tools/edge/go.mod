@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	edgehold.internal/libs v0.0.0
+	github.com/google/go-cmp v0.7.0
 	github.com/spf13/pflag v1.0.10
 	golang.org/x/net v0.59.0
 )

@@ -178,7 +178,7 @@ type Result struct {
 	Latencies []Histogram `json:"latencies"`
 	// Lateness is by how much the generator was late to send, which the latencies contain. High values mean a starved machine.
 	Lateness Histogram      `json:"lateness"`
-	Targets   []TargetResult `json:"targets"`
+	Targets  []TargetResult `json:"targets"`
 }
 
 // Latency is the histogram of the requests that were to be sent in [from, to), to the width of a slice.
