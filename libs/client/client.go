@@ -270,18 +270,18 @@ func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		pass(ctx, req.Header())
 		res, err := next(ctx, req)
 		for _, wait := range retryWaits {
-			if !unanswered(err) || req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects {
+			if !unanswered(ctx, err) || req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects {
 				break
 			}
 			select {
 			case <-ctx.Done():
-				return nil, i.problem(err)
+				return nil, i.problem(ctx, err)
 			case <-time.After(wait):
 			}
 			res, err = next(ctx, req)
 		}
 		if err != nil {
-			return nil, i.problem(err)
+			return nil, i.problem(ctx, err)
 		}
 		return res, nil
 	}
@@ -291,7 +291,7 @@ func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conne
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
 		conn := next(ctx, spec)
 		pass(ctx, conn.RequestHeader())
-		return &stream{StreamingClientConn: conn, interceptor: i}
+		return &stream{StreamingClientConn: conn, interceptor: i, done: ctx}
 	}
 }
 
@@ -299,6 +299,7 @@ func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conne
 type stream struct {
 	connect.StreamingClientConn
 	interceptor interceptor
+	done        context.Context // the stream's
 }
 
 func (s *stream) Receive(msg any) error { return s.problem(s.StreamingClientConn.Receive(msg)) }
@@ -307,7 +308,7 @@ func (s *stream) problem(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	return s.interceptor.problem(err)
+	return s.interceptor.problem(s.done, err)
 }
 
 func pass(ctx context.Context, h http.Header) {
@@ -315,22 +316,31 @@ func pass(ctx context.Context, h http.Header) {
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h))
 }
 
-// unanswered says whether a call failed before any server answered it.
-func unanswered(err error) bool {
-	return err != nil && connect.CodeOf(err) == connect.CodeUnavailable && !connect.IsWireError(err)
+// unanswered says whether a call failed without an answer of any server: nobody listens, or the connection broke. Connect
+// takes a broken connection for a caller that went away (canceled), which on this side it is not.
+func unanswered(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() != nil || connect.IsWireError(err) {
+		return false
+	}
+	code := connect.CodeOf(err)
+	return code == connect.CodeUnavailable || code == connect.CodeCanceled || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // problem is wire.Decode, with a sentence of our own where no server answered.
-func (i interceptor) problem(err error) error {
+func (i interceptor) problem(ctx context.Context, err error) error {
 	var c *connect.Error
-	if !errors.As(err, &c) || !unanswered(err) {
+	if !errors.As(err, &c) || !unanswered(ctx, err) {
 		return wire.Decode(err)
 	}
-	reason := c.Message()
-	var op *net.OpError
+	p := &problem.Error{Kind: problem.Unavailable, Cause: c}
+	reason, op := c.Message(), (*net.OpError)(nil)
 	if errors.As(err, &op) {
 		reason = op.Err.Error()
 	}
-	return &problem.Error{Kind: problem.Unavailable, Cause: c,
-		Sentence: fmt.Sprintf("%s cannot be reached: %s; check the address and whether the service runs", i.client.url, reason)}
+	if op != nil && op.Op == "dial" {
+		p.Sentence = fmt.Sprintf("%s cannot be reached: %s; check the address and whether the service runs", i.client.url, reason)
+	} else {
+		p.Sentence = fmt.Sprintf("the connection to %s failed: %s; what was asked for may have been done: ask again with the same idempotency key", i.client.url, reason)
+	}
+	return p
 }

@@ -227,7 +227,7 @@ func TestClientCertificates(t *testing.T) {
 	}
 	t.Run("plain text", func(t *testing.T) {
 		_, err := s.client(client.Config{}).CutOver(t.Context(), cutOver())
-		check(t, "cut over", err, problem.Unavailable, "cannot be reached")
+		check(t, "cut over", err, problem.Unavailable, "the connection to http://127.0.0.1:")
 	})
 }
 

@@ -135,7 +135,7 @@ func (r *record) end(ctx context.Context, p *problem.Error) {
 	id := call.From(ctx)
 	l := &r.line
 	l.Audit, l.Time, l.Service = true, r.start.UTC(), s.cfg.Name
-	l.Principal, l.Roles, l.Procedure = r.principal.Name, r.principal.Roles, r.procedure
+	l.Principal, l.Roles, l.Procedure = r.principal.Name, append([]Role{}, r.principal.Roles...), r.procedure
 	l.Code, l.Error, l.DurationMS = code, truncate(sentence), float64(took.Microseconds())/1000
 	l.RequestID, l.Operation, l.TraceID = id.Request, id.Operation, traceID(ctx)
 	if err := s.audit.write(l); err != nil {
