@@ -242,6 +242,7 @@ type PopCutover struct {
 	// Key of the Change.
 	Key        string
 	From       Colour
+	DeclaredAt time.Time
 	SwitchedAt time.Time
 	DrainedAt  time.Time
 	// Ended is not true while it is under way.

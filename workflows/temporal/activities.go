@@ -71,14 +71,19 @@ func (a *Activities) FollowDrain(ctx context.Context, in DrainInput) (workflows.
 	rep := in.Switched
 	rep.Step = workflows.Draining
 	told := int64(-1)
+	seen := false
 	err := a.Fleets.Watch(call.WithOperation(ctx, in.Operation), in.Change.Fleet, []string{in.Change.Pop}, func(o workflows.Observation) error {
 		if o.Problem != "" || o.Last == nil {
 			return nil // the PoP goes on by itself, and is seen again when it can be read
 		}
 		if o.Last.Key != in.Change.Key {
+			if !seen && !o.Last.DeclaredAt.After(in.Switched.SwitchedAt) {
+				return nil // the service has not caught up with what it answered itself
+			}
 			rep.Step, rep.Message = workflows.Done, "a later cutover replaced this one before it was seen to have drained"
 			return drained
 		}
+		seen = true
 		rep = workflows.Drained(rep, o)
 		if rep.Step != workflows.Draining {
 			return drained

@@ -34,8 +34,8 @@ const (
 	callTimeout = 5 * time.Second
 	// queryTimeout of a question to a workflow, which a worker answers.
 	queryTimeout = 3 * time.Second
-	// planTimeout of the plan that a start is checked with.
-	planTimeout = 3 * time.Second
+	// planTimeout of the plan that a start is checked with: a little longer than the fleet service waits for a PoP.
+	planTimeout = 6 * time.Second
 	// decideTimeout until a worker has taken a decision.
 	decideTimeout = 10 * time.Second
 	// idPrefix of the workflow of a fleet's operation. There is one per fleet, so that Temporal refuses a second.
