@@ -59,8 +59,9 @@ type row struct {
 	To, From, Bad, Failed  string
 	Switched, Drained      template.CSS
 	ZoomSwitched, ZoomLast template.CSS
+	ZoomBad                template.CSS // from the switch to the last bad answer
 	Figure                 string
-	Trouble                string
+	Trouble                bool // not rolled back
 }
 
 type reasonCount struct {
@@ -215,7 +216,15 @@ func (r *Report) tiles() []tile {
 type span struct{ from, to float64 }
 
 func (s span) left(x float64) template.CSS {
-	return template.CSS(fmt.Sprintf("left:%.3f%%", 100*(min(max(x, s.from), s.to)-s.from)/(s.to-s.from)))
+	return template.CSS(fmt.Sprintf("left:%.3f%%", s.percent(x)))
+}
+
+func (s span) between(a, b float64) template.CSS {
+	return template.CSS(fmt.Sprintf("left:%.3f%%;width:%.3f%%", s.percent(a), s.percent(b)-s.percent(a)))
+}
+
+func (s span) percent(x float64) float64 {
+	return 100 * (min(max(x, s.from), s.to) - s.from) / (s.to - s.from)
 }
 
 // axis has at most about n marks at round numbers; the one at 0 is the command.
@@ -268,7 +277,7 @@ func (r *Report) draw(v *view) {
 	}
 	zoom.from, zoom.to = -zoom.to*0.06, math.Ceil(zoom.to/nice(zoom.to/5))*nice(zoom.to/5)
 	v.Axis, v.Zero = all.axis(8), all.left(0)
-	v.ZoomAxis, v.ZoomZero = zoom.axis(4), zoom.left(0)
+	v.ZoomAxis, v.ZoomZero = zoom.axis(6), zoom.left(0)
 	targets := map[string]*load.TargetResult{}
 	for i := range l.Targets {
 		targets[l.Targets[i].Pop] = &l.Targets[i]
@@ -277,10 +286,7 @@ func (r *Report) draw(v *view) {
 		row := row{Name: p.Pop, Figure: seconds(p.ToSwitched), Title: p.title()}
 		if !p.RolledBack {
 			v.Left = append(v.Left, p)
-			row.Trouble = p.Outcome
-			if row.Trouble == "" {
-				row.Trouble = "not rolled back"
-			}
+			row.Trouble = true
 		}
 		if p.ToSwitched != nil {
 			row.Switched, row.ZoomSwitched = all.left(*p.ToSwitched), zoom.left(*p.ToSwitched)
@@ -289,7 +295,7 @@ func (r *Report) draw(v *view) {
 			row.Drained = all.left(*p.ToDrained)
 		}
 		if p.ToLastBadResponse != nil {
-			row.ZoomLast = zoom.left(*p.ToLastBadResponse)
+			row.ZoomLast, row.ZoomBad = zoom.left(*p.ToLastBadResponse), zoom.between(*p.ToSwitched, *p.ToLastBadResponse)
 		}
 		if t := targets[p.Pop]; t != nil && l.Bucket > 0 {
 			row.paths(t, r.in.Pops[i].From, l.Bucket, started, all)

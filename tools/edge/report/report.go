@@ -193,7 +193,9 @@ func (r *Rollback) missing(field, format string, args ...any) {
 	r.Missing = append(r.Missing, Missing{Field: field, Reason: fmt.Sprintf(format, args...)})
 }
 
-func (r *Rollback) note(format string, args ...any) { r.Notes = append(r.Notes, fmt.Sprintf(format, args...)) }
+func (r *Rollback) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
 
 // since is t in seconds after the command, to the millisecond; nil for a zero time.
 func (r *Rollback) since(t time.Time) *float64 {
