@@ -86,7 +86,11 @@ func (c *Config) Flags(fs *pflag.FlagSet, prefix string) {
 func (c *Config) Validate() error {
 	u, err := url.Parse(c.Address)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return problem.Invalidf("address", "%q is not allowed: http://host:port or https://host:port", c.Address)
+		address := c.Address
+		if err == nil {
+			address = u.Redacted()
+		}
+		return problem.Invalidf("address", "%q is not allowed: http://host:port or https://host:port", address)
 	}
 	if c.Token != "" && c.TokenFile != "" {
 		return problem.Invalidf("token-file", "%q together with a token: set one of them", c.TokenFile)
