@@ -1,0 +1,4 @@
+// Command does something.
+package main
+
+func main() {}

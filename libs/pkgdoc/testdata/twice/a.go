@@ -1,0 +1,2 @@
+// Package twice says it here, in one file.
+package twice

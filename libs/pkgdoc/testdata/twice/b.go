@@ -1,0 +1,2 @@
+// Package twice says it here too, in another.
+package twice

@@ -1,0 +1,2 @@
+// This is wrong because it does not name the package.
+package wrong
