@@ -1,0 +1,406 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"edgehold.internal/e2e/stage"
+	"edgehold.internal/services/fleet/kube/v1alpha1"
+	"edgehold.internal/tools/edge/load"
+	"edgehold.internal/tools/edge/report"
+	"edgehold.internal/tools/edgehold/platform"
+)
+
+// Rollback measures the global rollback: the figures of `make bench-rollback`.
+type Rollback struct {
+	// Root is the checkout, Bin its binaries.
+	Root, Bin string
+	// Runs of each figure; their median counts.
+	Runs int
+	// Say receives a line per step.
+	Say func(format string, args ...any)
+}
+
+// Run measures everything. A part that fails is a row that says why, and the others go on.
+func (b *Rollback) Run(ctx context.Context) *Table {
+	t := &Table{}
+	part := func(name string, goals [][3]string, do func(context.Context, *Table) error) {
+		b.Say("== %s", name)
+		have := len(t.Rows)
+		err := do(ctx, t)
+		if err == nil {
+			return
+		}
+		b.Say("%s: %v", name, err)
+		measured := map[string]bool{}
+		for _, r := range t.Rows[have:] {
+			measured[r.Name] = true
+		}
+		for _, g := range goals {
+			if !measured[g[0]] {
+				t.Missing(g[0], g[1], g[2], err)
+			}
+		}
+	}
+	var at21 float64
+	part("21 PoPs under live traffic", traffic[:], func(ctx context.Context, t *Table) error {
+		var err error
+		at21, err = b.live(ctx, t)
+		return err
+	})
+	part("an HPA scales the active 2 to 10 to 2", [][3]string{parity}, b.hpa)
+	part("210 PoPs", scale[:], func(ctx context.Context, t *Table) error { return b.scale(ctx, t, at21) })
+	return t
+}
+
+// The figures: name, unit, goal.
+var (
+	traffic = [...][3]string{
+		{"command to last PoP switched, 21 PoPs, 3 clusters", "s", "<= 1"},
+		{"command to last bad answer on a new connection", "s", "<= 1.5"},
+		{"failed requests, keep-alive and streams included", "requests", "== 0"},
+		{"requests of those runs", "requests", ">= 100000"},
+		{"--direct with all of our services stopped", "s", "<= 0.6"},
+		{"--direct --force-selector with the controllers dead too", "s", "<= 0.6"},
+	}
+	scale = [...][3]string{
+		{"switch of 210 PoPs over that of 21", "times", "<= 3"},
+		{"fleet controller memory, 210 PoPs", "MiB", "<= 150"},
+	}
+	parity = [3]string{"standby over active while an HPA scales, lowest", "ratio", ">= 1"}
+)
+
+func (t *Table) figure(f [3]string, runs ...float64) *Row { return t.Add(f[0], f[1], f[2], runs) }
+
+// on runs f on a fresh platform of three clusters, which is gone afterwards.
+func (b *Rollback) on(ctx context.Context, name string, f func(stage.Config, platform.State) error) (err error) {
+	dir := filepath.Join(b.Root, ".edgehold", "bench", name)
+	tool := func(args ...string) error {
+		out, err := exec.CommandContext(ctx, filepath.Join(b.Bin, "edgehold"), append(args, "--dir", dir)...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("edgehold %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	if err := tool("platform", "up", "--fresh", "--bin", b.Bin); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tool("platform", "down")) }()
+	state, err := platform.Load(dir)
+	if err != nil {
+		return err
+	}
+	c := stage.Embedded(state, b.Root, b.Bin, filepath.Join(dir, "stage"))
+	c.Say = b.Say
+	return f(c, state)
+}
+
+// live is 21 PoPs with traffic: rollbacks through the services, then directly, then past dead controllers, and a plain
+// kubectl rollout undo over the same PoPs beside them.
+func (b *Rollback) live(ctx context.Context, t *Table) (median float64, err error) {
+	err = b.on(ctx, "live", func(c stage.Config, _ platform.State) error {
+		c.Pops, c.Replicas = 21, 2
+		s, err := stage.Set(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		if err := s.Ship(ctx, v1alpha1.Green, "v2", "ratio=0.25,status=500"); err != nil {
+			return err
+		}
+		var switched, bad, failed, requests []float64
+		for i := range b.Runs {
+			r, err := b.once(ctx, s)
+			if err != nil {
+				return fmt.Errorf("run %d: %w", i+1, err)
+			}
+			b.Say("run %d: switched %s s, last bad answer on a new connection %s s, %d requests, %d failed", i+1, show(r.ToLastCutover), show(r.ToLastBadResponse), r.Requests, r.Failed)
+			switched = append(switched, *r.ToLastCutover)
+			// When no new connection met the bad release after its PoP's switch, new connections were clean from the switch on.
+			bad = append(bad, *r.ToClean)
+			failed = append(failed, float64(r.Failed))
+			requests = append(requests, float64(r.Requests))
+		}
+		row := t.figure(traffic[0], switched...)
+		t.figure(traffic[1], bad...)
+		t.figure(traffic[2], sum(failed))
+		t.figure(traffic[3], sum(requests))
+		median = *row.Median
+
+		for _, parallel := range []bool{true, false} {
+			name, undo := "kubectl rollout undo, all at once", []float64{}
+			if !parallel {
+				name = "kubectl rollout undo, one PoP after the other"
+			}
+			for range min(b.Runs, 3) {
+				seconds, err := b.undo(ctx, s, parallel)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				undo = append(undo, seconds)
+			}
+			b.Say("%s: %.1f s", name, Median(undo))
+			peer := t.Add(traffic[0][0]+" (beside "+name+")", "s", "", switched)
+			peer.Against(name, undo)
+		}
+		return b.direct(ctx, s, t)
+	})
+	return median, err
+}
+
+// once cuts over to the bad release and rolls back, under traffic.
+func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, error) {
+	config := load.Default()
+	config.Rate = 2000.0 / float64(len(s.Pops))
+	run, err := s.Load(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	defer run.Stop()
+	if _, err := s.Run(ctx, "cutover", "--to", "green", "--reason", "bench: forward"); err != nil && exitCode(err) != 5 {
+		return nil, err
+	}
+	if err := s.AwaitSteady(ctx); err != nil {
+		return nil, err
+	}
+	command := time.Now()
+	if _, err := s.Run(ctx, "rollback", "--reason", "bench: back"); err != nil {
+		return nil, err
+	}
+	if err := s.AwaitSteady(ctx); err != nil {
+		return nil, err
+	}
+	r, err := report.New(report.Input{Command: command, Clusters: len(s.Clusters), Pops: s.Timelines(v1alpha1.Blue), Load: run.Stop()})
+	if err != nil {
+		return nil, err
+	}
+	if r.RolledBack != len(s.Pops) || r.ToLastCutover == nil || r.ToClean == nil {
+		return nil, fmt.Errorf("%d of %d PoPs rolled back: %+v", r.RolledBack, r.Pops, r.Missing)
+	}
+	return &r.Rollback, nil
+}
+
+// undo ships v2 to the active colour as a plain Deployment would get it, and undoes it with kubectl. Seconds from the
+// command until every roll-out is complete.
+func (b *Rollback) undo(ctx context.Context, s *stage.Stage, parallel bool) (float64, error) {
+	if err := s.Ship(ctx, v1alpha1.Blue, "v2", "ratio=0.25,status=500"); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	g, gctx := errgroup.WithContext(ctx)
+	if !parallel {
+		g.SetLimit(1)
+	}
+	for _, p := range s.Pops {
+		g.Go(func() error {
+			for _, args := range [][]string{{"rollout", "undo", "deployment/edge-blue"}, {"rollout", "status", "deployment/edge-blue", "--timeout=2m"}} {
+				cmd := exec.CommandContext(gctx, filepath.Join(b.Bin, "kubectl"), append([]string{"--kubeconfig=" + s.Kubeconfig, "--context=" + p.Context, "-n", p.Namespace}, args...)...)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					return fmt.Errorf("kubectl %s in %s: %w: %s", args[1], p.Namespace, err, out)
+				}
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return time.Since(begun).Seconds(), err
+}
+
+// direct stops the services of the centre, then the controllers too.
+func (b *Rollback) direct(ctx context.Context, s *stage.Stage, t *Table) error {
+	s.Runbooks.Stop(5 * time.Second)
+	s.Fleet.Stop(5 * time.Second)
+	measure := func(flags ...string) ([]float64, error) {
+		var seconds []float64
+		for i := range b.Runs {
+			to := []string{"green", "blue"}[i%2]
+			begun := time.Now()
+			out, err := s.Run(ctx, append([]string{"cutover", "--direct", "--fleet", stage.FleetName, "--to", to, "--reason", "bench: direct"}, flags...)...)
+			if err != nil {
+				return nil, fmt.Errorf("%w\n%s", err, out)
+			}
+			seconds = append(seconds, time.Since(begun).Seconds())
+			if len(flags) == 0 {
+				if err := s.AwaitSteady(ctx); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return seconds, nil
+	}
+	seconds, err := measure()
+	if err != nil {
+		return err
+	}
+	t.figure(traffic[4], seconds...)
+	for _, c := range s.Clusters {
+		if err := c.Scale(ctx, "edgehold-system", "fleet-controller", 0); err != nil {
+			return err
+		}
+	}
+	if seconds, err = measure("--force-selector", "--force"); err != nil {
+		return err
+	}
+	t.figure(traffic[5], seconds...)
+	return nil
+}
+
+// hpa scales one PoP's active colour by load and watches the size of both.
+func (b *Rollback) hpa(ctx context.Context, t *Table) error {
+	return b.on(ctx, "hpa", func(c stage.Config, _ platform.State) error {
+		c.Pops, c.Replicas, c.Contexts, c.Temporal = 1, 2, c.Contexts[:1], ""
+		s, err := stage.Set(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		p := s.Pops[0]
+		if err := s.Autoscale(ctx, p, 2, 10, 40); err != nil {
+			return err
+		}
+		sctx, stop := context.WithCancel(ctx)
+		defer stop()
+		var samples sync.WaitGroup
+		lowest, largest, n := 1.0, int32(0), 0
+		samples.Go(func() {
+			for sctx.Err() == nil {
+				list, err := s.Cluster(p).Kube.AppsV1().Deployments(p.Namespace).List(sctx, metav1.ListOptions{})
+				if err == nil && len(list.Items) == 2 {
+					// Both come from one list, so this is one moment. Blue is active.
+					active, standby := *list.Items[0].Spec.Replicas, *list.Items[1].Spec.Replicas
+					if list.Items[0].Name != "edge-blue" {
+						active, standby = standby, active
+					}
+					lowest = min(lowest, float64(standby)/float64(active))
+					largest = max(largest, active)
+					n++
+				}
+				select {
+				case <-sctx.Done():
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
+		})
+		config := load.Default()
+		config.Rate, config.Streams, config.H2Streams = 400, 0, 0
+		run, err := s.Load(ctx, config)
+		if err != nil {
+			return err
+		}
+		grown := s.AwaitParity(within(ctx, 3*time.Minute), 10)
+		run.Stop()
+		if grown != nil {
+			return grown
+		}
+		if err := s.AwaitParity(within(ctx, 5*time.Minute), 2); err != nil {
+			return err
+		}
+		stop()
+		samples.Wait()
+		b.Say("%d samples, up to %d pods a colour", n, largest)
+		t.figure(parity, lowest)
+		return nil
+	})
+}
+
+func within(ctx context.Context, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}
+
+// scale is 210 PoPs, with pods that have no processes and one controller process for all clusters.
+func (b *Rollback) scale(ctx context.Context, t *Table, at21 float64) error {
+	return b.on(ctx, "scale", func(c stage.Config, _ platform.State) error {
+		c.Pops, c.Replicas, c.Simulate, c.CentralController = 210, 2, true, true
+		s, err := stage.Set(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		var switched []float64
+		for i := range b.Runs {
+			to := []v1alpha1.Colour{v1alpha1.Green, v1alpha1.Blue}[i%2]
+			command := time.Now()
+			if _, err := s.Run(ctx, "cutover", "--to", string(to), "--max-error-ratio", "1", "--reason", "bench: scale"); err != nil && exitCode(err) != 5 {
+				return err
+			}
+			if err := s.AwaitSteady(ctx); err != nil {
+				return err
+			}
+			last := 0.0
+			for _, p := range s.Timelines(to) {
+				if p.Switched.Before(command) {
+					return fmt.Errorf("%s did not switch to %s: %s", p.Name, to, p.Message)
+				}
+				last = max(last, p.Switched.Sub(command).Seconds())
+			}
+			b.Say("run %d: 210 PoPs switched in %.3f s", i+1, last)
+			switched = append(switched, last)
+		}
+		t.Add("command to last PoP switched, 210 PoPs, 3 clusters", "s", "", switched)
+		if at21 > 0 {
+			var times []float64
+			for _, v := range switched {
+				times = append(times, v/at21)
+			}
+			t.figure(scale[0], times...)
+		} else {
+			t.Missing(scale[0][0], scale[0][1], scale[0][2], errors.New("the time for 21 PoPs was not measured"))
+		}
+		memory, err := resident(s.Controller.PID())
+		if err != nil {
+			return err
+		}
+		t.figure(scale[1], memory)
+		return nil
+	})
+}
+
+// resident is the memory of a process in MiB, the highest it ever had (VmHWM).
+func resident(pid int) (float64, error) {
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(body)) {
+		if rest, is := strings.CutPrefix(line, "VmHWM:"); is {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("process %d shows no VmHWM", pid)
+}
+
+func exitCode(err error) int {
+	var e *exec.ExitError
+	if errors.As(err, &e) {
+		return e.ExitCode()
+	}
+	return -1
+}
+
+func sum(values []float64) (total float64) {
+	for _, v := range values {
+		total += v
+	}
+	return total
+}
+
+func show(v *float64) string {
+	if v == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%.3f", *v)
+}

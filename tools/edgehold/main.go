@@ -1,0 +1,22 @@
+// Command edgehold is what an operator types: see package cli for the commands and package platform for the embedded
+// engines.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"edgehold.internal/tools/edgehold/cli"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	root := cli.Command(version)
+	os.Exit(cli.Main(ctx, root))
+}
