@@ -53,7 +53,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	dir := filepath.Join(c.Root, ".edgehold", "demo")
 
 	t.chapter("The platform: %d Kubernetes control planes, their nodes, Temporal", c.Clusters)
-	up := exec.CommandContext(ctx, filepath.Join(c.Bin, "edgehold"), "platform", "up", "--dir", dir, "--fresh", fmt.Sprintf("--clusters=%d", c.Clusters))
+	up := exec.CommandContext(ctx, filepath.Join(c.Bin, "edgehold"), "platform", "up", "--dir", dir, "--bin", c.Bin, "--fresh", fmt.Sprintf("--clusters=%d", c.Clusters))
 	up.Stdout, up.Stderr = os.Stdout, os.Stderr
 	defer func() {
 		down := exec.Command(filepath.Join(c.Bin, "edgehold"), "platform", "down", "--dir", dir)

@@ -3,6 +3,7 @@ module edgehold.internal/tools/edgehold
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1
 	edgehold.internal/libs v0.0.0
 	edgehold.internal/proto v0.0.0
 	edgehold.internal/services/fleet v0.0.0
@@ -21,7 +22,6 @@ require (
 
 require (
 	buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go v1.36.12-20260825204119-511051f7f437.1 // indirect
-	connectrpc.com/connect v1.21.1 // indirect
 	connectrpc.com/connect/v2 v2.0.0 // indirect
 	connectrpc.com/grpchealth v1.5.0 // indirect
 	connectrpc.com/otelconnect v0.12.0 // indirect

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"edgehold.internal/tools/edgehold/cli"
+	"edgehold.internal/tools/edgehold/platform"
 )
 
 // version is set by the linker.
@@ -18,5 +19,6 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := cli.Command(version)
+	root.AddCommand(platform.Command())
 	os.Exit(cli.Main(ctx, root))
 }
