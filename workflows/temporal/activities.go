@@ -35,7 +35,7 @@ func (a *Activities) Preflight(ctx context.Context, r workflows.Request) (workfl
 }
 
 // CutOver switches one PoP. A cancel keeps it from asking, and does not keep it from hearing the answer.
-func (a *Activities) CutOver(ctx context.Context, in PopInput) (workflows.Report, error) {
+func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Report, error) {
 	defer beat(ctx)()
 	if in.Delay > 0 && activity.GetInfo(ctx).Attempt == 1 {
 		timer := time.NewTimer(in.Delay)
@@ -59,7 +59,6 @@ func (a *Activities) CutOver(ctx context.Context, in PopInput) (workflows.Report
 		return workflows.Report{}, a.failed(ctx, err)
 	}
 	rep.Pop = in.Change.Pop
-	a.tell(ctx, in.Parent, rep)
 	return rep, nil
 }
 

@@ -145,22 +145,12 @@ func (r *Runbooks) follow(ctx context.Context, id string, publish func(workflows
 	if op.State.Ended() {
 		return nil
 	}
-	grown := make(chan bool, 1) // true when it has ended
-	failed := make(chan error, 1)
-	reading, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { failed <- r.read(reading, workflowID, runID, grown) }()
+	grown := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() { ended <- r.read(ctx, workflowID, runID, grown) }()
 	for {
 		select {
-		case ended := <-grown:
-			if ended {
-				op, err := r.Get(ctx, id)
-				if err != nil {
-					return err
-				}
-				publish(op)
-				return nil
-			}
+		case <-grown:
 			call, cancel := context.WithTimeout(ctx, queryTimeout)
 			op, err := r.query(call, workflowID, runID)
 			cancel()
@@ -171,18 +161,23 @@ func (r *Runbooks) follow(ctx context.Context, id string, publish func(workflows
 			case <-time.After(settle):
 			case <-ctx.Done():
 			}
-		case err := <-failed:
-			return outage(err)
-		case <-ctx.Done():
-			<-failed
-			return ctx.Err()
+		case err := <-ended:
+			if err != nil {
+				return outage(err)
+			}
+			op, err := r.Get(ctx, id)
+			if err != nil {
+				return err
+			}
+			publish(op)
+			return nil
 		}
 	}
 }
 
 // read follows the history and sends to grown after each completed workflow task, in which alone an operation changes.
-// It returns nil after the end was sent.
-func (r *Runbooks) read(ctx context.Context, workflowID, runID string, grown chan bool) error {
+// It returns nil at the end of the history.
+func (r *Runbooks) read(ctx context.Context, workflowID, runID string, grown chan<- struct{}) error {
 	lost := time.Time{}
 	var seen int64
 	for {
@@ -219,17 +214,12 @@ func (r *Runbooks) read(ctx context.Context, workflowID, runID string, grown cha
 			switch e.GetEventType() {
 			case enums.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
 				select {
-				case grown <- false:
+				case grown <- struct{}{}:
 				default: // one look shows it all
 				}
 			case enums.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED, enums.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED, enums.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED,
 				enums.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED, enums.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
-				select {
-				case grown <- true:
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+				return nil
 			}
 		}
 		if ctx.Err() != nil {

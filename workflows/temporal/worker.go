@@ -54,7 +54,7 @@ func register(r worker.Registry, a *Activities) {
 		return workflow.RegisterOptions{Name: name, VersioningBehavior: workflow.VersioningBehaviorPinned}
 	}
 	r.RegisterWorkflowWithOptions(GlobalCutover, pinned(globalCutover))
-	r.RegisterWorkflowWithOptions(PopCutover, pinned(popCutover))
+	r.RegisterWorkflowWithOptions(PopDrain, pinned(popDrain))
 	r.RegisterActivityWithOptions(a.Preflight, activity.RegisterOptions{Name: preflightActivity})
 	r.RegisterActivityWithOptions(a.CutOver, activity.RegisterOptions{Name: cutOverActivity})
 	r.RegisterActivityWithOptions(a.FollowDrain, activity.RegisterOptions{Name: drainActivity})
@@ -63,6 +63,7 @@ func register(r worker.Registry, a *Activities) {
 
 // newWorker returns a worker for both workflows and the activities. fatal is called when it cannot go on.
 func newWorker(c client.Client, taskQueue string, a *Activities, fatal func(error)) worker.Worker {
+	eager := workflows.MaxPops
 	w := worker.New(c, taskQueue, worker.Options{
 		DeploymentOptions: worker.DeploymentOptions{UseVersioning: true,
 			Version: worker.WorkerDeploymentVersion{DeploymentName: Deployment, BuildID: Build()}},
@@ -70,8 +71,10 @@ func newWorker(c client.Client, taskQueue string, a *Activities, fatal func(erro
 		MaxConcurrentWorkflowTaskPollers: 8, MaxConcurrentActivityTaskPollers: 8,
 		// One per PoP, switching or draining, of a few operations.
 		MaxConcurrentActivityExecutionSize: 4 * workflows.MaxPops,
-		StickyScheduleToStartTimeout:       2 * time.Second,
-		MaxHeartbeatThrottleInterval:       beatInterval, DefaultHeartbeatThrottleInterval: beatInterval,
+		// All switches of a wave come with the answer to one workflow task.
+		MaxEagerActivityReservationsPerWorkflowTask: &eager,
+		StickyScheduleToStartTimeout:                2 * time.Second,
+		MaxHeartbeatThrottleInterval:                beatInterval, DefaultHeartbeatThrottleInterval: beatInterval,
 		WorkerStopTimeout: 5 * time.Second,
 		OnFatalError:      fatal,
 	})

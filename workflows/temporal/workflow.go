@@ -17,7 +17,7 @@ import (
 // The names by which workflows, activities and messages are known to Temporal. They are in histories: never change one.
 const (
 	globalCutover = "GlobalCutover"
-	popCutover    = "PopCutover"
+	popDrain      = "PopDrain"
 
 	preflightActivity = "Preflight"
 	cutOverActivity   = "CutOver"
@@ -37,6 +37,9 @@ const (
 	answerGrace = 15 * time.Second
 	// A worker that died is noticed after this long without a heartbeat.
 	heartbeatTimeout = 5 * time.Second
+	// calmAfter is how long the PoPs that have switched wait for the others of their wave, before their drains are followed:
+	// that is work for the same machines, and nobody hurries.
+	calmAfter = 2 * time.Second
 	// drainLimit is how long a drain is followed. The PoP's own drain deadline is far below it.
 	drainLimit = 2 * time.Hour
 	// verifyLimit is how long the edge's measure is waited for.
@@ -52,23 +55,24 @@ type Input struct {
 	Attributes bool `json:"attributes,omitempty"`
 }
 
-// PopInput starts a PopCutover.
-type PopInput struct {
+// SwitchInput is what CutOver needs.
+type SwitchInput struct {
 	Change workflows.Change `json:"change"`
-	// Operation, and the workflow that is told of the progress.
-	Operation string             `json:"operation"`
-	Parent    workflow.Execution `json:"parent"`
 	// Delay before the first call.
-	Delay      time.Duration `json:"delay,omitempty"`
-	Attributes bool          `json:"attributes,omitempty"`
+	Delay time.Duration `json:"delay,omitempty"`
+	// Operation is the id that people see.
+	Operation string `json:"operation"`
 }
 
-// DrainInput is what FollowDrain needs.
+// DrainInput starts a PopDrain.
 type DrainInput struct {
-	Change    workflows.Change   `json:"change"`
-	Operation string             `json:"operation"`
-	Parent    workflow.Execution `json:"parent"`
-	Switched  workflows.Report   `json:"switched"`
+	Change    workflows.Change `json:"change"`
+	Operation string           `json:"operation"`
+	// Parent is the workflow that is told of the progress.
+	Parent workflow.Execution `json:"parent"`
+	// Switched is the answer of CutOver.
+	Switched   workflows.Report `json:"switched"`
+	Attributes bool             `json:"attributes,omitempty"`
 }
 
 // VerifyInput is what Verify needs.
@@ -86,7 +90,7 @@ type course struct {
 	self  workflow.Execution
 	run   *workflows.Run
 	rand  workflow.WorkflowRandomStream
-	pops  workflow.Context // of the child workflows, ended by stop
+	pops  workflow.Context // of what is done to PoPs, ended by stop
 	stop  workflow.CancelFunc
 	state workflows.State // that the search attributes show
 }
@@ -113,9 +117,7 @@ func GlobalCutover(ctx workflow.Context, in Input) (workflows.Operation, error) 
 		case workflows.Preflight:
 			c.preflight(loop)
 		case workflows.Switch:
-			for _, pop := range move.Pops {
-				c.begin(loop, pop, len(move.Pops) > 1)
-			}
+			c.begin(loop, move.Pops)
 		case workflows.Measure:
 			c.verify(loop, move.Switched)
 		case workflows.Cancel:
@@ -195,35 +197,94 @@ func (c *course) preflight(ctx workflow.Context) {
 	})
 }
 
-func (c *course) begin(ctx workflow.Context, pop string, jitter bool) {
+// wave is what the PoPs of one wave share.
+type wave struct {
+	switching int
+	late      bool // they have waited for one another long enough
+}
+
+// begin switches the PoPs of a wave. The switches are activities of this workflow and not of the PoPs' own: all of them
+// are handed to the worker together with the answer to one workflow task, however many there are, where a child workflow
+// costs five transactions before its first activity begins. The PoP's own workflow takes over once it has switched.
+func (c *course) begin(ctx workflow.Context, pops []string) {
 	op := c.run.Operation()
-	in := PopInput{
-		Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version, Principal: op.Principal,
-			Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force, Deadline: op.Request.Deadline},
-		Operation: op.ID, Parent: c.self, Attributes: c.in.Attributes,
+	w := &wave{switching: len(pops)}
+	for _, pop := range pops {
+		in := SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
+			Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force, Deadline: op.Request.Deadline}}
+		if j := *op.Request.Jitter; len(pops) > 1 && j > 0 {
+			in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
+		}
+		// WaitForCancellation: an answer on its way says whether the PoP has switched.
+		f := workflow.ExecuteActivity(workflow.WithActivityOptions(c.pops, workflow.ActivityOptions{
+			ScheduleToCloseTimeout: in.Delay + in.Change.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + in.Change.Deadline + answerGrace,
+			HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
+			Summary: fmt.Sprintf("switch %s to %s", pop, op.To),
+		}), cutOverActivity, in)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			rep := switched(ctx, f)
+			rep.Pop = pop
+			w.switching--
+			if rep.Step != workflows.Switched {
+				c.run.Ended(rep)
+				return
+			}
+			c.run.Reported(rep)
+			// An error is the end of this workflow.
+			_ = workflow.Await(ctx, func() bool { return w.switching == 0 || w.late || c.pops.Err() != nil })
+			c.run.Ended(c.follow(ctx, in.Change, rep))
+		})
 	}
-	if j := *op.Request.Jitter; jitter && j > 0 {
-		in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		calm, err := workflow.AwaitWithTimeout(ctx, calmAfter, func() bool { return w.switching == 0 })
+		w.late = err == nil && !calm
+	})
+}
+
+// switched is the last report of a PoP that has not switched, or else that it has.
+func switched(ctx workflow.Context, f workflow.Future) workflows.Report {
+	var rep workflows.Report
+	err := f.Get(ctx, &rep)
+	var cancelled *sdk.CanceledError
+	switch {
+	case err == nil:
+		return rep
+	case errors.As(err, &cancelled):
+		return workflows.Report{Step: workflows.Broken, Message: "aborted while the fleet service did not answer; edgehold fleet get shows whether the switch was declared"}
 	}
+	p := decode(err)
+	step := workflows.Broken
+	if p.Kind == problem.FailedPrecondition {
+		step = workflows.Blocked
+	}
+	return workflows.Report{Step: step, Message: p.Error()}
+}
+
+// follow runs the workflow of a PoP that has switched, and returns its last report.
+func (c *course) follow(ctx workflow.Context, ch workflows.Change, switched workflows.Report) workflows.Report {
 	o := workflow.ChildWorkflowOptions{
-		WorkflowID:        fmt.Sprintf("%s/%s/%s", c.self.ID, c.self.RunID, pop),
+		WorkflowID:        fmt.Sprintf("%s/%s/%s", c.self.ID, c.self.RunID, ch.Pop),
 		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
 		WorkflowTaskTimeout: taskTimeout,
-		StaticSummary:       fmt.Sprintf("PoP %s to %s", pop, op.To),
+		StaticSummary:       fmt.Sprintf("drain %s, switched to %s", ch.Pop, ch.To),
 	}
+	in := DrainInput{Change: ch, Operation: OperationID(ch.Fleet, c.self.RunID), Parent: c.self, Switched: switched, Attributes: c.in.Attributes}
 	if c.in.Attributes {
-		o.TypedSearchAttributes = sdk.NewSearchAttributes(FleetAttribute.ValueSet(op.Request.Fleet), PopAttribute.ValueSet(pop),
-			StateAttribute.ValueSet(string(workflows.Switching)), OperationAttribute.ValueSet(op.ID))
+		o.TypedSearchAttributes = sdk.NewSearchAttributes(FleetAttribute.ValueSet(ch.Fleet), PopAttribute.ValueSet(ch.Pop),
+			StateAttribute.ValueSet(string(workflows.Draining)), OperationAttribute.ValueSet(in.Operation))
 	}
-	f := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(c.pops, o), popCutover, in)
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		var rep workflows.Report
-		if err := f.Get(ctx, &rep); err != nil {
-			rep = workflows.Report{Step: workflows.Broken, Message: "its workflow did not come to an end: " + decode(err).Error()}
-		}
-		rep.Pop = pop
-		c.run.Ended(rep)
-	})
+	var rep workflows.Report
+	if err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(c.pops, o), popDrain, in).Get(ctx, &rep); err != nil {
+		rep = unfollowed(switched, err)
+	}
+	rep.Pop = ch.Pop
+	return rep
+}
+
+func unfollowed(rep workflows.Report, err error) workflows.Report {
+	rep.Step = workflows.Draining
+	rep.Message = "its drain was not followed to the end: " + decode(err).Error()
+	return rep
 }
 
 func (c *course) verify(ctx workflow.Context, switched []workflows.SwitchedPop) {
@@ -271,63 +332,22 @@ func details(op workflows.Operation) string {
 	return b.String()
 }
 
-// PopCutover is the workflow of one PoP: switch, then follow the drain. It completes also when the PoP could not be
-// switched; its last report says so.
-func PopCutover(ctx workflow.Context, in PopInput) (workflows.Report, error) {
-	rep := switchPop(ctx, in)
-	rep.Pop = in.Change.Pop
-	if rep.Step == workflows.Switched {
-		mark(ctx, in, workflows.Draining)
-		rep = followDrain(ctx, in, rep)
-	}
-	mark(ctx, in, rep.Step)
-	return rep, nil
-}
-
-// mark sets the state that Temporal's list shows.
-func mark(ctx workflow.Context, in PopInput, s workflows.Step) {
-	if in.Attributes {
-		_ = workflow.UpsertTypedSearchAttributes(ctx, StateAttribute.ValueSet(string(s)))
-	}
-}
-
-func switchPop(ctx workflow.Context, in PopInput) workflows.Report {
+// PopDrain is the workflow of one PoP that has switched: it follows the drain. It always completes; its last report says
+// how the drain ended.
+func PopDrain(ctx workflow.Context, in DrainInput) (workflows.Report, error) {
 	var rep workflows.Report
-	ch := in.Change
-	// WaitForCancellation: an answer on its way says whether the PoP has switched.
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		ScheduleToCloseTimeout: in.Delay + ch.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + ch.Deadline + answerGrace,
-		HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
-		Summary: fmt.Sprintf("switch %s to %s", ch.Pop, ch.To),
-	}), cutOverActivity, in).Get(ctx, &rep)
-	var cancelled *sdk.CanceledError
-	switch {
-	case err == nil:
-		return rep
-	case errors.As(err, &cancelled):
-		return workflows.Report{Step: workflows.Broken, Message: "aborted while the fleet service did not answer; edgehold fleet get shows whether the switch was declared"}
-	}
-	p := decode(err)
-	step := workflows.Broken
-	if p.Kind == problem.FailedPrecondition {
-		step = workflows.Blocked
-	}
-	return workflows.Report{Step: step, Message: p.Error()}
-}
-
-func followDrain(ctx workflow.Context, in PopInput, switched workflows.Report) workflows.Report {
-	rep := switched
 	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		ScheduleToCloseTimeout: drainLimit, HeartbeatTimeout: 2 * heartbeatTimeout, RetryPolicy: retries(),
 		Summary: fmt.Sprintf("follow the drain of %s", in.Change.Pop),
-	}), drainActivity, DrainInput{Change: in.Change, Operation: in.Operation, Parent: in.Parent, Switched: switched}).Get(ctx, &rep)
-	if err == nil {
-		return rep
+	}), drainActivity, in).Get(ctx, &rep)
+	if err != nil {
+		rep = unfollowed(in.Switched, err)
 	}
-	rep = switched
-	rep.Step = workflows.Draining
-	rep.Message = "its drain was not followed to the end: " + decode(err).Error()
-	return rep
+	if in.Attributes {
+		// An error is a value of the wrong type; the attribute is a keyword, and so is the step.
+		_ = workflow.UpsertTypedSearchAttributes(ctx, StateAttribute.ValueSet(string(rep.Step)))
+	}
+	return rep, nil
 }
 
 // retries go on until the activity's own timeout; what asking again cannot mend is not retryable.

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"edgehold.internal/libs/client"
+	"edgehold.internal/libs/problem"
+	"edgehold.internal/libs/service"
+	fleetv1 "edgehold.internal/proto/edgehold/fleet/v1"
+	"edgehold.internal/proto/edgehold/fleet/v1/fleetv1connect"
+	runbookv1 "edgehold.internal/proto/edgehold/runbook/v1"
+	"edgehold.internal/proto/edgehold/runbook/v1/runbookv1connect"
+	"edgehold.internal/workflows/fake"
+)
+
+// asRunbooks makes the test binary be the command, so that a test can kill it.
+const asRunbooks = "EDGEHOLD_TEST_AS_RUNBOOKS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asRunbooks) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// patience is how long a test waits for what must happen.
+const patience = 90 * time.Second
+
+// process is a program that says on its first line where it listens.
+type process struct {
+	cmd     *exec.Cmd
+	address string
+}
+
+// begin starts a program that ends with the test.
+func begin(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: cmd}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			b, _ := os.ReadFile(log.Name())
+			t.Logf("%s wrote:\n%s", cmd.Path, tail(string(b), 4000))
+		}
+	})
+	line := make(chan string, 1)
+	go func() {
+		s := bufio.NewScanner(out)
+		if s.Scan() {
+			line <- s.Text()
+		}
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	select {
+	case l := <-line:
+		var ready struct{ Address string }
+		if err := json.Unmarshal([]byte(l), &ready); err != nil {
+			t.Fatalf("%s said %q: %v", cmd.Path, l, err)
+		}
+		p.address = ready.Address
+	case <-time.After(patience):
+		t.Fatalf("%s was not ready after %v", cmd.Path, patience)
+	}
+	return p
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// engine starts the embedded server on a directory and port.
+func engine(t testing.TB, dir string, port int) *process {
+	t.Helper()
+	bin := os.Getenv("EDGEHOLD_BIN")
+	if bin == "" {
+		bin = filepath.Join("..", "..", "..", ".edgehold", "bin")
+	}
+	path, err := filepath.Abs(filepath.Join(bin, "edgehold-temporal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("EDGEHOLD_NO_SKIP") != "" {
+			t.Fatalf("%v; run make engines", err)
+		}
+		t.Skipf("%v; run make engines", err)
+	}
+	return begin(t, exec.Command(path, "--dir", dir, "--namespace", "default", "--port", fmt.Sprint(port), "--ui-port", "0"))
+}
+
+// fleets serves a fake fleet service until the test ends.
+func fleets(t testing.TB, s *fake.Service) string {
+	t.Helper()
+	server, err := service.New(service.Config{Name: "fleet", LogLevel: "error", AuditLog: filepath.Join(t.TempDir(), "audit")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, h := fleetv1connect.NewFleetServiceHandler(s, server.HandlerOptions()...)
+	server.Handle(fleetv1connect.FleetServiceName, path, h)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	<-server.Ready()
+	return "http://" + server.Addr().String()
+}
+
+// runbooks starts the command.
+func runbooks(t testing.TB, args ...string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, append(args, "--log-level", "info", "--audit-log", filepath.Join(t.TempDir(), "audit"))...)
+	cmd.Env = append(os.Environ(), asRunbooks+"=1")
+	return begin(t, cmd)
+}
+
+func (p *process) client(t testing.TB) runbookv1connect.RunbookServiceClient {
+	t.Helper()
+	c, err := client.New(client.Config{Address: "http://" + p.address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return runbookv1connect.NewRunbookServiceClient(c.Stream(), c.URL(), c.Options()...)
+}
+
+// rollback is a request for all PoPs, to be changed by the test.
+func rollback(key string) *runbookv1.StartRequest {
+	return &runbookv1.StartRequest{Reason: "v2 answers 500", IdempotencyKey: key, Runbook: &runbookv1.StartRequest_GlobalCutover{
+		GlobalCutover: &runbookv1.GlobalCutover{Kind: runbookv1.Kind_KIND_ROLLBACK, Fleet: "edge", Scope: &fleetv1.Scope{All: true}}}}
+}
+
+// watch follows an operation until f says that it has seen enough, or to its end.
+func watch(ctx context.Context, t testing.TB, c runbookv1connect.RunbookServiceClient, id string, f func(*runbookv1.Operation) bool) *runbookv1.Operation {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.WatchOperation(ctx, &runbookv1.WatchOperationRequest{Id: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var last *runbookv1.Operation
+	for stream.Receive() {
+		last = stream.Msg().GetOperation()
+		if f != nil && f(last) {
+			return last
+		}
+	}
+	if err := stream.Err(); err != nil {
+		t.Fatalf("the watch ended: %v; last %v", err, last)
+	}
+	return last
+}
+
+func steps(op *runbookv1.Operation) map[runbookv1.Step]int {
+	n := make(map[runbookv1.Step]int)
+	for _, w := range op.GetWaves() {
+		for _, p := range w.GetPops() {
+			n[p.GetStep()]++
+		}
+	}
+	return n
+}
+
+func healthy(string) *float64 { return proto.Float64(0.001) }
+
+func TestRollback(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s := fake.New(fake.Pops(21)...)
+	s.SwitchTime, s.DrainTime, s.ErrorRatio = 100*time.Millisecond, time.Second, healthy
+	server := engine(t, t.TempDir(), 0)
+	worker := runbooks(t, "--temporal", server.address, "--fleet", fleets(t, s))
+	c := worker.client(t)
+	for i := range 8 {
+		cpu := [2]time.Duration{server.cpu(t), worker.cpu(t)}
+		before := time.Now()
+		started, err := c.Start(ctx, rollback(fmt.Sprintf("key-%d", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := time.Since(before)
+		op := watch(ctx, t, c, started.GetOperation().GetId(), nil)
+		if op.GetState() != runbookv1.State_STATE_SUCCEEDED || !op.GetVerification().GetPassed() || steps(op)[runbookv1.Step_STEP_DONE] != 21 {
+			t.Fatalf("%v", op)
+		}
+		var begun, first, last time.Duration
+		for _, p := range op.GetWaves()[0].GetPops() {
+			at := p.GetSwitchedAt().AsTime().Sub(before)
+			last = max(last, at)
+			if first == 0 || at < first {
+				first = at
+			}
+			begun = p.GetStartedAt().AsTime().Sub(before)
+		}
+		t.Logf("start answered %v, waves begun %v, first PoP switched %v, last %v, ended %v; cpu temporal %v runbooks %v", answered.Round(time.Millisecond), begun.Round(time.Millisecond),
+			first.Round(time.Millisecond), last.Round(time.Millisecond), op.GetEndedAt().AsTime().Sub(before).Round(time.Millisecond), server.cpu(t)-cpu[0], worker.cpu(t)-cpu[1])
+	}
+}
+
+func freePort(t testing.TB) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+var _ = problem.KindOf
+var _ = strings.Contains
+
+// cpu is the processor time that a process has used.
+func (p *process) cpu(t testing.TB) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	var ticks int
+	for _, s := range f[11:13] {
+		n, _ := strconv.Atoi(s)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
