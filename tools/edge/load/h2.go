@@ -19,6 +19,7 @@ import (
 const (
 	maxWindow     = 1<<31 - 1
 	initialWindow = 1<<16 - 1 // of the connection, by the protocol
+	maxFrame      = 1 << 14   // by the protocol, as nothing else is announced
 	// maxResent is how often a stream that nobody processed is sent again.
 	maxResent = 2
 	// lastStreamID leaves room below 2^31; a connection is retired long before.
@@ -133,6 +134,7 @@ func (t *target) openH2(k *call) *h2conn {
 	c.framer = http2.NewFramer(nc, bufio.NewReaderSize(nc, readBuffer))
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.framer.MaxHeaderListSize = maxHead
+	c.framer.SetMaxReadFrameSize(maxFrame)
 	c.framer.SetReuseFrames()
 	t.remember(c, c.opened)
 	c.mu.Lock()
@@ -248,7 +250,8 @@ func (c *h2conn) read() {
 	}
 }
 
-// frame handles one frame; an error ends the connection.
+// frame handles one frame; an error ends the connection. What it writes may fail because the server has closed its side after an
+// answer that is still to be read, so errors of writing are left for the next read to find.
 func (c *h2conn) frame(f http2.Frame, received *uint32) error {
 	switch f := f.(type) {
 	case *http2.SettingsFrame:
@@ -260,14 +263,14 @@ func (c *h2conn) frame(f http2.Frame, received *uint32) error {
 		if v, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
 			c.limit = int(min(v, 1<<20))
 		}
-		return c.framer.WriteSettingsAck()
+		_ = c.framer.WriteSettingsAck()
 	case *http2.PingFrame:
 		if f.IsAck() {
 			return nil
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.framer.WritePing(true, f.Data)
+		_ = c.framer.WritePing(true, f.Data)
 	case *http2.MetaHeadersFrame:
 		return c.headers(f)
 	case *http2.DataFrame:
@@ -294,10 +297,7 @@ func (c *h2conn) frame(f http2.Frame, received *uint32) error {
 func (c *h2conn) data(f *http2.DataFrame, received *uint32) error {
 	c.mu.Lock()
 	if *received += f.Length; *received >= 1<<20 {
-		if err := c.framer.WriteWindowUpdate(0, *received); err != nil {
-			c.mu.Unlock()
-			return err
-		}
+		_ = c.framer.WriteWindowUpdate(0, *received)
 		*received = 0
 	}
 	s := c.streams[f.StreamID] // nil if this side gave it up
