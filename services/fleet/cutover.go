@@ -249,7 +249,7 @@ func (d *decider) attempt(c *Cutover, ch Change) {
 	d.m.undrain = 0
 	c.Required = min(required, o.Deployment(c.To).Current)
 	c.Message = ""
-	d.turn(c.To, "cutover")
+	d.turn(c.To, ForCutover)
 	d.phase(Switching, "the selector of Service %s is set to %s", o.Service.Name, c.To)
 	d.event(false, "Switched", "Service %s serves %s in place of %s: %s (%s, %s)", o.Service.Name, c.To, c.From, orUnknown(c.Reason), orUnknown(c.Principal), c.ID)
 }
@@ -271,7 +271,7 @@ func (d *decider) draining(c Colour) bool {
 }
 
 // turn orders the switch.
-func (d *decider) turn(to Colour, why string) {
+func (d *decider) turn(to Colour, why Why) {
 	target := d.o.Deployment(to)
 	d.flip = &Switch{From: d.o.Served(), To: to, ResourceVersion: d.o.Service.ResourceVersion, Fence: d.o.Generation, Why: why,
 		pods: target.Pods, selector: selectorText(target.Selector)}
@@ -299,7 +299,7 @@ func (d *decider) undone(c *Cutover, ch Change) {
 			c.Contended++
 			c.Outcome, c.SettledAt, c.DrainedAt = Running, time.Time{}, time.Time{}
 			d.m.settled, d.m.reset = 0, 0
-			d.turn(c.To, "contended")
+			d.turn(c.To, ToRestore)
 			d.phase(Switching, "%s set the selector of Service %s back to %s; it is set to %s again (%d of %d)", w.Name, o.Service.Name, c.From, c.To, c.Contended, MaxContention)
 			d.event(true, "Contended", "%s", d.s.Message)
 			return
@@ -330,7 +330,7 @@ func (d *decider) guard(c *Cutover) bool {
 	if from.Ready <= to.Ready || from.Ready < o.Required(c.From) {
 		return false
 	}
-	d.turn(c.From, "revert")
+	d.turn(c.From, ToRevert)
 	d.finish(c, Reverted, "%s had %d ready pods of the %d required within the guard time of %s, so %s is served again; it is not tried again: repair %s and declare it with a new id",
 		c.To, to.Ready, c.Required, o.Spec.Guard, c.From, c.To)
 	d.phase(Halted, "%s", c.Message)

@@ -31,6 +31,18 @@ type Decision struct {
 	Memory  Memory
 }
 
+// Why a selector is set.
+type Why string
+
+// The reasons.
+const (
+	ForCutover Why = "cutover"
+	// ToRevert: the new colour failed within the guard time.
+	ToRevert Why = "revert"
+	// ToRestore: another writer set it back.
+	ToRestore Why = "contended"
+)
+
 // Switch sets the colour in the selector of the Service.
 type Switch struct {
 	From, To Colour
@@ -38,8 +50,7 @@ type Switch struct {
 	ResourceVersion string
 	// Fence is the generation to be noted on the Service.
 	Fence int64
-	// Why is for the audit log: "cutover", "revert" or "contended".
-	Why string
+	Why Why
 
 	pods     int32
 	selector string
@@ -98,7 +109,7 @@ func (d *Decision) Switched(c Clock) {
 	s.Active = d.Switch.To
 	s.Version, s.StandbyVersion = s.StandbyVersion, s.Version
 	s.Replicas, s.Selector = d.Switch.pods, d.Switch.selector
-	if r := s.LastCutover; r != nil && d.Switch.Why != "revert" {
+	if r := s.LastCutover; r != nil && d.Switch.Why != ToRevert {
 		r.SwitchedAt = c.Now
 		d.Memory.switched = c.Uptime
 		d.Pods.Since = c.Uptime
@@ -116,14 +127,14 @@ func Decide(o Observation) Decision {
 	case o.Service.Fence > o.Generation:
 		// Another controller, or this one before it restarted, knew a later Fleet. Deciding on this one would undo it.
 		d.requeue(time.Second)
-		return Decision{Status: o.Status, Memory: d.m, Soft: true, Requeue: d.wait, Pods: Orders{Traffic: o.Served()}}
+		return Decision{Status: o.Status, Memory: d.m, Requeue: d.wait, Pods: Orders{Traffic: o.Served()}}
 	default:
 		d.cutover()
 	}
 	d.parity()
 	d.follow()
 	d.conditions()
-	return Decision{Switch: d.flip, Scale: d.scale, Pods: d.pods, Status: d.s, Soft: soft(&o.Status, &d.s), Notices: d.notices, Requeue: d.wait, Memory: d.m}
+	return Decision{Switch: d.flip, Scale: d.scale, Pods: d.pods, Status: d.s, Notices: d.notices, Requeue: d.wait, Memory: d.m}
 }
 
 // decider works on a copy of the last status and collects what is to be done.
@@ -314,8 +325,8 @@ func (d *decider) follow() {
 
 const fastAfterSwitch = 30 * time.Second
 
-// soft reports whether b says the same as a but for counts and readings.
-func soft(a, b *Status) bool {
+// Alike reports whether b says the same as a but for counts, readings and wording, so that it need not be written at once.
+func Alike(a, b *Status) bool {
 	return hard(a) == hard(b) && slices.EqualFunc(a.Conditions, b.Conditions, func(x, y Condition) bool {
 		return x.Type == y.Type && x.Status == y.Status && x.Reason == y.Reason
 	})

@@ -1,0 +1,360 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"time"
+
+	"edgehold.internal/services/fleet"
+	"edgehold.internal/services/fleet/drain"
+	"edgehold.internal/services/fleet/scrape"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// How often pods are asked.
+const (
+	drainEvery  = 200 * time.Millisecond // while a cutover is under way
+	sampleEvery = time.Second            // the traffic, then and shortly after
+	idleEvery   = 10 * time.Second
+	askTimeout  = time.Second
+)
+
+// pod is what a follower knows of a pod.
+type pod struct {
+	name  string
+	uid   types.UID
+	host  string
+	ready bool
+}
+
+// target is what a follower shall see to.
+type target struct {
+	orders  fleet.Orders
+	drain   fleet.DrainSpec
+	metrics *fleet.MetricsSpec
+	pods    map[fleet.Colour][]pod
+}
+
+// readings are what a follower found.
+type readings struct {
+	blue, green    fleet.Reading
+	traffic        *fleet.Traffic
+	trafficColour  fleet.Colour
+	trafficSince   time.Duration
+	trafficProblem string
+}
+
+// follower asks the pods of one fleet, and tells them, in a goroutine of its own, so that a pod that does not answer never
+// holds up a decision. It is level-triggered: what a pod says of itself is compared with what shall hold, every time.
+type follower struct {
+	now    func() fleet.Clock
+	dial   drain.Dialer
+	scrape *scrape.Scraper
+	slots  chan struct{}
+	// changed is called when there is something new to decide on.
+	changed func()
+
+	cancel context.CancelFunc
+	done   chan struct{}
+	kick   chan struct{}
+
+	mu     sync.Mutex
+	target target
+	found  readings
+	// abort ends the round under way: what it asks for is no longer what shall hold.
+	abort context.CancelFunc
+
+	// Used by the goroutine alone.
+	method    drain.Method
+	methodOf  fleet.DrainSpec
+	meter     fleet.Meter
+	sampledAt time.Duration
+	reset     map[types.UID]string // pod → ResetID that it has done
+	resets    int64
+	resetID   string
+}
+
+func (f *follower) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel, f.done, f.kick = cancel, make(chan struct{}), make(chan struct{}, 1)
+	go f.run(ctx)
+}
+
+// stop ends the goroutine and waits for it.
+func (f *follower) stop() {
+	f.cancel()
+	<-f.done
+}
+
+// see returns the readings of the last round.
+func (f *follower) see() readings {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.found
+}
+
+// set says what shall hold from now on. Other orders are followed at once.
+func (f *follower) set(t target) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.target
+	f.target = t
+	if reflect.DeepEqual(before, t) {
+		return
+	}
+	if (before.orders.Drain != t.orders.Drain || before.orders.Traffic != t.orders.Traffic) && f.abort != nil {
+		f.abort()
+	}
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (f *follower) run(ctx context.Context) {
+	defer close(f.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-f.kick:
+		}
+		fast := f.round(ctx)
+		wait := drainEvery
+		if !fast {
+			// Spread, so that hundreds of fleets do not ask at the same moment.
+			wait = idleEvery - time.Duration(rand.Int64N(int64(idleEvery)/5))
+		}
+		timer.Reset(wait)
+	}
+}
+
+// round asks every pod once and reports whether the next round is due soon.
+func (f *follower) round(ctx context.Context) bool {
+	f.mu.Lock()
+	t, before := f.target, f.found
+	ctx, cancel := context.WithTimeout(ctx, 4*askTimeout)
+	f.abort = cancel
+	f.mu.Unlock()
+	defer cancel()
+
+	if f.methodOf != t.drain {
+		f.methodOf = t.drain
+		// An unknown method cannot be stored: the CRD has them listed.
+		f.method, _ = drain.New(t.drain, f.dial)
+	}
+	found := before
+	at := f.now().Uptime
+	var wait sync.WaitGroup
+	if f.method != nil {
+		wait.Go(func() { found.blue = f.read(ctx, &t, fleet.Blue, at) })
+		wait.Go(func() { found.green = f.read(ctx, &t, fleet.Green, at) })
+	}
+	sample := t.metrics != nil && t.orders.Traffic != fleet.None &&
+		(!t.orders.Fast || at-f.sampledAt >= sampleEvery-drainEvery/2 || before.trafficColour != t.orders.Traffic || before.trafficSince != t.orders.Since)
+	if sample {
+		wait.Go(func() { f.sample(ctx, &t, &found, at) })
+	}
+	wait.Wait()
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ctx.Err() != nil && !reflect.DeepEqual(f.target.orders, t.orders) {
+		return true // broken off for other orders, which are followed at once
+	}
+	f.found = found
+	// The instant alone is news only to those who wait for it.
+	quiet := func(r readings) readings {
+		if !t.orders.Fast {
+			r.blue.At, r.green.At = min(r.blue.At, 1), min(r.green.At, 1)
+		}
+		return r
+	}
+	if a, b := quiet(before), quiet(found); !reflect.DeepEqual(a, b) {
+		f.changed()
+	}
+	return t.orders.Fast
+}
+
+// answer of one pod.
+type answer struct {
+	drain.Connections
+	err    error
+	missed bool // not reset yet
+}
+
+func (f *follower) read(ctx context.Context, t *target, c fleet.Colour, at time.Duration) fleet.Reading {
+	pods := t.pods[c]
+	shall := t.orders.Drain == c
+	resetID := ""
+	if shall {
+		resetID = t.orders.ResetID
+	}
+	answers := make([]answer, len(pods))
+	var wait sync.WaitGroup
+	for i, p := range pods {
+		wait.Go(func() {
+			if !f.slot(ctx) {
+				answers[i].err = ctx.Err()
+				return
+			}
+			defer func() { <-f.slots }()
+			answers[i] = f.ask(ctx, p, shall, resetID)
+		})
+	}
+	wait.Wait()
+	r := fleet.Reading{At: at, Pods: len(pods)}
+	all := true
+	for i, a := range answers {
+		all = all && !a.missed
+		if a.err != nil {
+			if r.Unknown++; r.Problem == "" {
+				r.Problem = fmt.Sprintf("pod %s: %v", pods[i].name, a.err)
+			}
+			continue
+		}
+		r.Open += a.Open
+		if a.Draining {
+			r.Draining++
+		}
+		if a.LastAccepted.After(r.LastAccepted) {
+			r.LastAccepted = a.LastAccepted
+		}
+	}
+	if resetID != "" {
+		f.mu.Lock()
+		r.Reset, r.ResetID, r.ResetDone = f.resets, resetID, all
+		f.mu.Unlock()
+	}
+	return r
+}
+
+func (f *follower) slot(ctx context.Context) bool {
+	select {
+	case f.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ask reads one pod, and tells it what shall hold when it does not.
+func (f *follower) ask(ctx context.Context, p pod, shall bool, resetID string) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	a.missed = resetID != ""
+	if a.Connections, a.err = f.method.Read(ctx, p.host); a.err != nil {
+		return a
+	}
+	if a.Draining != shall {
+		tell := f.method.Undrain
+		if shall {
+			tell = f.method.Drain
+		}
+		if err := tell(ctx, p.host); err == nil {
+			a.Draining = shall
+		} else if !errors.Is(err, drain.ErrCannot) {
+			a.err = err
+			return a
+		}
+	}
+	if resetID == "" {
+		return a
+	}
+	if f.hasReset(p.uid, resetID) {
+		a.missed = false
+		return a
+	}
+	n, err := f.method.Reset(ctx, p.host)
+	if err != nil {
+		a.err = err
+		return a
+	}
+	f.noteReset(p.uid, resetID, n)
+	a.missed = false
+	// What is open now is what the pod could not close.
+	a.Connections, a.err = f.method.Read(ctx, p.host)
+	return a
+}
+
+func (f *follower) hasReset(uid types.UID, id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.resetID != id {
+		f.resetID, f.reset, f.resets = id, map[types.UID]string{}, 0
+	}
+	return f.reset[uid] == id
+}
+
+func (f *follower) noteReset(uid types.UID, id string, n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reset[uid] = id
+	f.resets += n
+}
+
+// sample reads the counters of the pods that serve.
+func (f *follower) sample(ctx context.Context, t *target, found *readings, at time.Duration) {
+	var pods []pod
+	for _, p := range t.pods[t.orders.Traffic] {
+		if p.ready {
+			pods = append(pods, p)
+		}
+	}
+	counters := make([]fleet.Counters, len(pods))
+	errs := make([]error, len(pods))
+	var wait sync.WaitGroup
+	for i, p := range pods {
+		wait.Go(func() {
+			if !f.slot(ctx) {
+				errs[i] = ctx.Err()
+				return
+			}
+			defer func() { <-f.slots }()
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			counters[i], errs[i] = f.scrape.Read(ctx, p.host, t.metrics)
+		})
+	}
+	wait.Wait()
+	f.sampledAt = at
+	found.trafficColour, found.trafficSince = t.orders.Traffic, t.orders.Since
+	byName := make(map[string]fleet.Counters, len(pods))
+	found.trafficProblem = ""
+	if len(pods) == 0 {
+		found.trafficProblem = fmt.Sprintf("%s has no ready pod whose counters could be read", t.orders.Traffic)
+	}
+	for i, p := range pods {
+		if errs[i] != nil {
+			found.trafficProblem = fmt.Sprintf("pod %s: %v", p.name, errs[i])
+			break
+		}
+		byName[p.name] = counters[i]
+	}
+	if found.trafficProblem != "" {
+		f.meter.Break()
+		found.traffic = nil
+		return
+	}
+	f.meter.Add(at, t.orders.Traffic, t.orders.Since, byName)
+	found.traffic = f.meter.Traffic(f.now().Now)
+}
+
+// leave tells every pod to stop draining, once, because nobody follows the fleet any longer.
+func (f *follower) leave() {
+	f.mu.Lock()
+	drained := f.target.orders.Drain != fleet.None
+	f.target.orders = fleet.Orders{}
+	f.mu.Unlock()
+	if drained {
+		f.stop()
+		f.round(context.Background())
+	}
+}
