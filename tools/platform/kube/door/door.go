@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"edgehold.internal/tools/platform/kube/address"
 )
 
 // maxColours bounds what one door counts apart; connections of further colours are counted under otherColours.
@@ -60,8 +62,8 @@ type tally struct {
 	in, out                    atomic.Int64 // bytes to and from the endpoints
 }
 
-func newDoor(k *Keeper, service types.NamespacedName, address netip.AddrPort) *door {
-	d := &door{keeper: k, service: service, address: address, tallies: map[string]*tally{}}
+func newDoor(k *Keeper, service types.NamespacedName, served netip.AddrPort) *door {
+	d := &door{keeper: k, service: service, address: served, tallies: map[string]*tally{}}
 	d.life, d.cut = context.WithCancel(context.Background())
 	d.table.Store(&table{changed: k.config.Clock.Now()})
 	return d
@@ -72,7 +74,7 @@ func (d *door) update(targets []target, colour func(types.NamespacedName) string
 	endpoints := make([]endpoint, 0, len(targets))
 	for _, t := range targets {
 		endpoints = append(endpoints, endpoint{
-			address: netip.AddrPortFrom(Loopback(t.address.Addr()), t.address.Port()),
+			address: netip.AddrPortFrom(address.Loopback(t.address.Addr()), t.address.Port()),
 			tally:   d.tally(colour(t.pod)),
 		})
 	}
@@ -100,7 +102,7 @@ func (d *door) listen(group *sync.WaitGroup) error {
 	if d.listener != nil {
 		return nil
 	}
-	address := netip.AddrPortFrom(Loopback(d.address.Addr()), d.address.Port())
+	local := netip.AddrPortFrom(address.Loopback(d.address.Addr()), d.address.Port())
 	if !d.keeper.config.Block.Contains(d.address.Addr()) {
 		return fmt.Errorf("no front door: cluster address %s is outside of the cluster's block %s; create the Service again to get another",
 			d.address.Addr(), d.keeper.config.Block)
@@ -108,14 +110,14 @@ func (d *door) listen(group *sync.WaitGroup) error {
 	// On loopback a peer cannot vanish unnoticed, so keep-alives would only cost; multipath TCP has no second path.
 	config := net.ListenConfig{KeepAlive: -1}
 	config.SetMultipathTCP(false)
-	listener, err := config.Listen(d.life, "tcp4", address.String())
+	listener, err := config.Listen(d.life, "tcp4", local.String())
 	if err != nil {
 		return fmt.Errorf("no front door: %w; its process listens on the Service's own port, so use one that is free and, without root, above 1023", err)
 	}
 	d.listener = listener.(*net.TCPListener)
 	d.problem.Store(nil)
 	d.retired.Store(nil)
-	d.keeper.config.Logger.Info("front door opened", "service", d.service, "address", d.address, "listen", address)
+	d.keeper.config.Logger.Info("front door opened", "service", d.service, "address", d.address, "listen", local)
 	group.Go(func() { d.accept(group, listener.(*net.TCPListener)) })
 	return nil
 }

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	patience  = 20 * time.Second // for what must happen; a test that passes does not wait for it
 	namespace = "pop-fra1"
-	address   = "10.77.128.5" // of the Service
+	clusterIP = "10.77.128.5" // of the Service
 	front5    = "127.77.128.5"
 )
 
@@ -83,7 +83,7 @@ func freePort(t testing.TB, host string) int {
 
 func (c *cluster) service() *corev1.Service {
 	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "edge"},
-		Spec: corev1.ServiceSpec{ClusterIP: address, Selector: map[string]string{"app": "edge"},
+		Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Selector: map[string]string{"app": "edge"},
 			Ports: []corev1.ServicePort{{Name: "http", Port: int32(c.port)}}}}
 }
 
@@ -671,7 +671,7 @@ func TestReportsOverHTTPAndAsMetrics(t *testing.T) {
 	if err != nil || !last.Equal(c.clock.Now()) || blue["accepted"] != 1.0 || blue["open"] != 1.0 {
 		t.Errorf("blue: %v, %v", blue, err)
 	}
-	if doors[0]["namespace"] != namespace || doors[0]["service"] != "edge" || doors[0]["address"] != address || doors[0]["refused"] != 0.0 {
+	if doors[0]["namespace"] != namespace || doors[0]["service"] != "edge" || doors[0]["address"] != clusterIP || doors[0]["refused"] != 0.0 {
 		t.Errorf("door: %v", doors[0])
 	}
 	if body := get("GET", "/doors?namespace=other").Body.String(); strings.TrimSpace(body) != "[]" {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"edgehold.internal/tools/platform/kube/address"
 )
 
 // Report is what GET /doors says of one door.
@@ -86,7 +88,7 @@ func (d *door) report() Report {
 		Service:   d.service.Name,
 		Address:   d.address.Addr().String(),
 		Port:      int(d.address.Port()),
-		Listen:    netip.AddrPortFrom(Loopback(d.address.Addr()), d.address.Port()).String(),
+		Listen:    netip.AddrPortFrom(address.Loopback(d.address.Addr()), d.address.Port()).String(),
 		Endpoints: len(now.endpoints),
 		Changed:   now.changed.UTC(),
 		Open:      d.open.Load(),

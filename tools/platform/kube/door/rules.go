@@ -29,18 +29,6 @@ type target struct {
 	pod     types.NamespacedName
 }
 
-// Loopback translates an address of the cluster, 10.B.x.y, to the one that this machine serves it on, 127.B.x.y. Addresses
-// outside 10.0.0.0/8 are returned as they are.
-func Loopback(address netip.Addr) netip.Addr {
-	if a := address.Unmap(); a.Is4() {
-		if octets := a.As4(); octets[0] == 10 {
-			octets[0] = 127
-			return netip.AddrFrom4(octets)
-		}
-	}
-	return address
-}
-
 // fronts are the doors that a Service needs: none unless it has a selector and an IPv4 cluster address.
 func fronts(service *corev1.Service, endpoints []*discoveryv1.EndpointSlice) []front {
 	if len(service.Spec.Selector) == 0 || service.Spec.Type == corev1.ServiceTypeExternalName {

@@ -150,11 +150,3 @@ func TestTargetsProperties(t *testing.T) {
 		}
 	})
 }
-
-func TestLoopback(t *testing.T) {
-	for from, want := range map[string]string{"10.20.1.2": "127.20.1.2", "::ffff:10.20.1.2": "127.20.1.2", "192.0.2.1": "192.0.2.1", "::1": "::1"} {
-		if got := Loopback(netip.MustParseAddr(from)); got != netip.MustParseAddr(want) {
-			t.Errorf("%s: %s, want %s", from, got, want)
-		}
-	}
-}
