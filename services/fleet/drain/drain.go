@@ -46,6 +46,8 @@ func New(spec fleet.DrainSpec, dial Dialer) (Method, error) {
 		return NewHTTP(dial, spec.Port, spec.Path), nil
 	case fleet.DrainEnvoy:
 		return NewEnvoy(dial, spec.Port), nil
+	case fleet.DrainHAProxy:
+		return NewHAProxy(dial, spec.Port), nil
 	case fleet.DrainNginx:
 		return NewNginx(dial, spec.Port, spec.Path), nil
 	}
