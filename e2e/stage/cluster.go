@@ -125,11 +125,12 @@ func (c *Cluster) established(ctx context.Context) error {
 	}
 }
 
-// kubeconfig writes one with a context per cluster that acts as the given service account.
-func writeKubeconfig(ctx context.Context, path, namespace, account string, clusters []*Cluster) error {
+// writeKubeconfig writes one that acts as the given service account: a context per cluster, and one per PoP whose API is
+// reached over a wire of its own.
+func (s *Stage) writeKubeconfig(ctx context.Context, path, namespace, account string) error {
 	out := clientcmdapi.NewConfig()
 	expiry := int64((12 * time.Hour).Seconds())
-	for _, c := range clusters {
+	for _, c := range s.Clusters {
 		token, err := c.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account,
 			&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expiry}}, metav1.CreateOptions{})
 		if err != nil {
@@ -139,6 +140,17 @@ func writeKubeconfig(ctx context.Context, path, namespace, account string, clust
 		out.AuthInfos[c.Context] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
 		out.Contexts[c.Context] = &clientcmdapi.Context{Cluster: c.Context, AuthInfo: c.Context}
 		out.CurrentContext = c.Context
+	}
+	for _, p := range s.Pops {
+		if p.Wire == nil {
+			continue
+		}
+		over, err := p.Wire.through(out.Clusters[p.Context])
+		if err != nil {
+			return err
+		}
+		out.Clusters[p.centreContext()] = over
+		out.Contexts[p.centreContext()] = &clientcmdapi.Context{Cluster: p.centreContext(), AuthInfo: p.Context}
 	}
 	body, err := clientcmd.Write(*out)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,8 @@ type Config struct {
 	Overlay string
 	// Pops is how many, Replicas the pods per colour in each.
 	Pops, Replicas int
+	// Wires is how many of the PoPs, from the first on, get a Wire that can be cut.
+	Wires int
 	// Simulate makes pods without processes: for scale, not for traffic.
 	Simulate bool
 	// CentralController runs one controller process for all clusters in place of one in each.
@@ -60,6 +63,16 @@ type Pop struct {
 	Latitude, Longitude              float64
 	// Address of the front door.
 	Address string
+	// Wire, where there is one, is how the centre reaches the PoP's Kubernetes API.
+	Wire *Wire
+}
+
+// centreContext is the context by which the centre knows the PoP's cluster.
+func (p Pop) centreContext() string {
+	if p.Wire != nil {
+		return p.Context + "-" + p.Name
+	}
+	return p.Context
 }
 
 // Stage is a running one.
@@ -101,6 +114,15 @@ func Set(ctx context.Context, c Config) (*Stage, error) {
 		s.Pops = append(s.Pops, Pop{Name: p.name, Namespace: "pop-" + p.name, Region: p.region, Latitude: p.latitude, Longitude: p.longitude,
 			Context: c.Contexts[i%len(c.Contexts)]})
 	}
+	for i := range min(c.Wires, len(s.Pops)) {
+		u, err := url.Parse(s.cluster(s.Pops[i].Context).config.Host)
+		if err != nil {
+			return nil, err
+		}
+		if s.Pops[i].Wire, err = newWire(u.Host); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -122,7 +144,7 @@ func (s *Stage) set(ctx, background context.Context) error {
 	if err := s.writeRegistry(); err != nil {
 		return err
 	}
-	if err := writeKubeconfig(ctx, s.path("centre.kubeconfig"), "edgehold-system", "centre", s.Clusters); err != nil {
+	if err := s.writeKubeconfig(ctx, s.CentreKubeconfig(), "edgehold-system", "centre"); err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -242,7 +264,7 @@ func (s *Stage) writeRegistry() error {
 		Pops       []pop  `json:"pops"`
 	}{"edgehold.internal/v1alpha1", "PopRegistry", nil}
 	for _, p := range s.Pops {
-		registry.Pops = append(registry.Pops, pop{p.Name, p.Region, p.Latitude, p.Longitude, p.Context, p.Namespace})
+		registry.Pops = append(registry.Pops, pop{p.Name, p.Region, p.Latitude, p.Longitude, p.centreContext(), p.Namespace})
 	}
 	body, err := yaml.Marshal(registry)
 	if err != nil {
@@ -286,7 +308,7 @@ func (s *Stage) startCentre(ctx context.Context) error {
 // writeConfig writes the file that tells the edgehold command where everything is.
 func (s *Stage) writeConfig() error {
 	body, err := yaml.Marshal(map[string]string{"fleet": s.FleetURL, "runbooks": s.RunbooksURL,
-		"kubeconfig": s.CentreKubeconfig(), "registry": s.Registry(), "auditLog": s.path("cli-audit.log")})
+		"kubeconfig": s.CentreKubeconfig(), "registry": s.Registry(), "auditLog": s.AuditLog()})
 	if err != nil {
 		return err
 	}
@@ -433,6 +455,11 @@ func (s *Stage) Close() error {
 			p.Stop(5 * time.Second)
 		}
 	}
+	for _, p := range s.Pops {
+		if p.Wire != nil {
+			p.Wire.close()
+		}
+	}
 	s.stop()
 	s.wait.Wait()
 	return nil
@@ -481,3 +508,6 @@ func (s *Stage) Autoscale(ctx context.Context, p Pop, low, high int32, perPod in
 	}, metav1.CreateOptions{FieldManager: fieldManager})
 	return err
 }
+
+// AuditLog is the file that the edgehold command writes its audit lines to.
+func (s *Stage) AuditLog() string { return s.path("cli-audit.log") }
