@@ -273,6 +273,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { served <- serve(listener) }()
 	select {
 	case err := <-served:
+		_ = server.Close()
 		return fmt.Errorf("serving on %s ended: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
@@ -282,7 +283,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) stop(server *http.Server, cutOff context.CancelCauseFunc) error {
 	s.log.Info("stopping", "grace", s.cfg.StopGrace)
 	s.setServing(false)
-	s.beginStop()
+	// Streams end once the listener is closed: who reconnects at once must not come back to the process that stops.
+	server.RegisterOnShutdown(s.beginStop)
 	grace, cancel := context.WithTimeout(context.Background(), s.cfg.StopGrace)
 	defer cancel()
 	err := server.Shutdown(grace)
