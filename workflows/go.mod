@@ -12,6 +12,7 @@ require (
 	go.temporal.io/sdk v1.50.0
 	golang.org/x/sync v0.23.0
 	google.golang.org/protobuf v1.36.12
+	pgregory.net/rapid v1.3.0
 )
 
 require (
