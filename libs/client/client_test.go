@@ -293,3 +293,61 @@ func TestFlags(t *testing.T) {
 		t.Errorf("got %+v", cfg)
 	}
 }
+
+// TestServerGoesSilent is a host that is gone without a word: its connection stays, and nothing comes any more.
+func TestServerGoesSilent(t *testing.T) {
+	_, h := fleetv1connect.NewFleetServiceHandler(service{watch: func(ctx context.Context, s *connect.ServerStream[fleetv1.WatchFleetsResponse]) error {
+		_ = s.Send(&fleetv1.WatchFleetsResponse{})
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	s := serve(t, h)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	var silent atomic.Bool
+	go func() {
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() { _, _ = out.(*net.TCPConn).ReadFrom(in); _ = out.Close() }()
+		buffer := make([]byte, 4096)
+		for {
+			n, err := out.Read(buffer)
+			if err != nil {
+				_ = in.Close()
+				return
+			}
+			if !silent.Load() {
+				_, _ = in.Write(buffer[:n])
+			}
+		}
+	}()
+	c, err := New(Config{Address: "http://" + l.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if p := c.transport.HTTP2; p.SendPingTimeout != pingAfter || p.PingTimeout != pingTimeout {
+		t.Errorf("pings after %v, given up after %v", p.SendPingTimeout, p.PingTimeout)
+	}
+	c.transport.HTTP2.SendPingTimeout, c.transport.HTTP2.PingTimeout = 20*time.Millisecond, 200*time.Millisecond
+	stream, err := fleetv1connect.NewFleetServiceClient(c.Stream(), c.URL(), c.Options()...).WatchFleets(t.Context(), &fleetv1.WatchFleetsRequest{})
+	if err != nil || !stream.Receive() {
+		t.Fatalf("%v, %v", err, stream.Err())
+	}
+	silent.Store(true)
+	if stream.Receive() {
+		t.Error("the stream goes on")
+	}
+	unavailable(t, stream.Err(), "the connection to http://127.0.0.1:")
+	_ = stream.Close()
+}

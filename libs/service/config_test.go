@@ -2,6 +2,8 @@ package service
 
 import (
 	"math"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -102,4 +104,25 @@ func TestHouseRules(t *testing.T) {
 	pkgdoc.Forbid(t, "../problem", "google.golang.org/...", "the domains return problems, and know no RPC")
 	pkgdoc.Forbid(t, "../client", "edgehold.internal/libs/service", "whoever calls a service does not serve")
 	pkgdoc.Forbid(t, "./...", "k8s.io/...", "libs is what every service shares, and not every service knows Kubernetes")
+}
+
+// TestReadme: each flag is in the README, and the README has no other.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	section, _, _ := strings.Cut(string(readme), "## client")
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	new(Config).Flags(fs)
+	fs.VisitAll(func(f *pflag.Flag) {
+		if !strings.Contains(section, "`--"+f.Name+"`") {
+			t.Errorf("--%s is not in the README", f.Name)
+		}
+	})
+	for _, name := range regexp.MustCompile("`--([a-z-]+)`").FindAllStringSubmatch(section, -1) {
+		if fs.Lookup(name[1]) == nil {
+			t.Errorf("the README has --%s, and there is no such flag", name[1])
+		}
+	}
 }
