@@ -207,8 +207,30 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent+" "+req.Header.Get("User-Agent"))
-	return c.transport.RoundTrip(req)
+	res, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	res.Body = body{res.Body}
+	return res, nil
 }
+
+// body marks the errors of the transport below an answer. Connect reads them as errors of the protocol (internal, unknown,
+// canceled), after which they cannot be told from those that the server makes.
+type body struct{ io.ReadCloser }
+
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // the end itself, not an error that has it as its cause
+		err = &brokenError{err}
+	}
+	return n, err
+}
+
+type brokenError struct{ cause error }
+
+func (e *brokenError) Error() string { return e.cause.Error() }
+func (e *brokenError) Unwrap() error { return e.cause }
 
 func parseToken(contents [][]byte) (string, error) {
 	token := strings.TrimSpace(string(contents[0]))
@@ -326,8 +348,14 @@ func unanswered(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil || connect.IsWireError(err) {
 		return false
 	}
-	code := connect.CodeOf(err)
-	return code == connect.CodeUnavailable || code == connect.CodeCanceled || errors.Is(err, io.ErrUnexpectedEOF)
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeCanceled:
+		return true
+	case connect.CodeInternal, connect.CodeUnknown:
+		var broken *brokenError
+		return errors.As(err, &broken)
+	}
+	return false // deadline_exceeded, and what the reset of a stream says
 }
 
 // problem is wire.Decode, with a sentence of our own where no server answered.
@@ -337,7 +365,12 @@ func (i interceptor) problem(ctx context.Context, err error) error {
 		return wire.Decode(err)
 	}
 	p := &problem.Error{Kind: problem.Unavailable, Cause: c}
-	reason, op := c.Message(), (*net.OpError)(nil)
+	reason := c.Message()
+	var broken *brokenError
+	if errors.As(err, &broken) {
+		reason = broken.Error()
+	}
+	var op *net.OpError
 	if errors.As(err, &op) {
 		reason = op.Err.Error()
 	}
