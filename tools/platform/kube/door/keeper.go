@@ -55,7 +55,7 @@ type Config struct {
 	Linger time.Duration
 	// DialTimeout of a connection to an endpoint. Default 10 s.
 	DialTimeout time.Duration
-	// Choose one of n endpoints, 0 ≤ result < n. Default: evenly at random.
+	// Choose one of n endpoints, 0 ≤ result < n; called from many goroutines. Default: evenly at random.
 	Choose func(n int) int
 	// Clock for what is recorded, retried and waited for. Default: the real one.
 	Clock clock.WithTicker

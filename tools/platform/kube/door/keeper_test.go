@@ -333,8 +333,8 @@ func oneRequest(host string, port int) (string, error) {
 
 func TestConnectionsAreSpread(t *testing.T) {
 	c := start(t, func(config *Config) {
-		next := 0
-		config.Choose = func(n int) int { next++; return next % n } // one connection at a time below
+		var next atomic.Int64
+		config.Choose = func(n int) int { return int(next.Add(1)) % n }
 	})
 	c.pod("blue-1", echo("blue-1"))
 	c.pod("green-1", echo("green-1"))

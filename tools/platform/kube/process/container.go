@@ -89,7 +89,7 @@ func (c *container) sidecar() bool {
 
 // restartable says whether a container that ended with a code is started again.
 func (c *container) restartable(code int32) bool {
-	policy := c.pod.pod.Spec.RestartPolicy
+	policy := c.pod.spec().Spec.RestartPolicy
 	if c.spec.RestartPolicy != nil {
 		policy = corev1.RestartPolicy(*c.spec.RestartPolicy)
 	}
@@ -241,7 +241,7 @@ func (c *container) live(stop context.Context, path string, env []environ.Var) *
 	ctx, cancel := context.WithCancel(context.Background())
 	var watchers sync.WaitGroup
 	failed := make(chan string, 3) // why the run is to end: two probes and the hook
-	if err := c.postStart(stop, r); err != nil {
+	if err := c.postStart(stop, r); err != nil && stop.Err() == nil {
 		c.pod.event(corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed: %s", err)
 		failed <- "FailedPostStartHook"
 	} else {

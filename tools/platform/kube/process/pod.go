@@ -81,7 +81,7 @@ func statusOf(all []corev1.ContainerStatus, name string) *corev1.ContainerStatus
 	return nil
 }
 
-// Update tells the pod what the API says of it now. Only metadata and conditions of others are followed.
+// Update tells the pod what the API says of it now. Only its metadata is followed.
 func (p *Pod) Update(pod *corev1.Pod) {
 	p.mu.Lock()
 	p.pod = pod
@@ -297,7 +297,9 @@ func (p *Pod) simulate() {
 		p.changed()
 	}
 	began := metav1.Now()
+	p.mu.Lock()
 	p.inits = nil
+	p.mu.Unlock()
 	set(corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: began}}, true)
 	<-p.stopping.Done()
 	set(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", StartedAt: began, FinishedAt: metav1.Now()}}, false)
@@ -334,4 +336,3 @@ func (p *Pod) environment(ctx context.Context, c *corev1.Container, terminationL
 		Missing:   cluster.Missing,
 	}, builtin)
 }
-

@@ -5,11 +5,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Status of the pod, whole: what others wrote into it (conditions of their own) is kept.
-func (p *Pod) Status() corev1.PodStatus {
+// Status of the pod, whole. What others are responsible for, such as conditions of their own, is taken from base, the status that
+// the API has.
+func (p *Pod) Status(base corev1.PodStatus) corev1.PodStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	status := *p.pod.Status.DeepCopy()
+	status := *base.DeepCopy()
 	status.ObservedGeneration = p.pod.Generation
 	status.Phase = p.phase()
 	status.Reason, status.Message = p.failReason, p.failText
