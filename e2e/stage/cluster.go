@@ -81,11 +81,16 @@ func Build(dir string) ([]*unstructured.Unstructured, error) {
 	}
 	var objects []*unstructured.Unstructured
 	for _, r := range built.Resources() {
-		fields, err := r.Map()
+		// By way of JSON, because kustomize's own numbers are not those of unstructured objects.
+		body, err := r.MarshalJSON()
 		if err != nil {
 			return nil, err
 		}
-		objects = append(objects, &unstructured.Unstructured{Object: fields})
+		o := &unstructured.Unstructured{}
+		if err := o.UnmarshalJSON(body); err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
 	}
 	return objects, nil
 }

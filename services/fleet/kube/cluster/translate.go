@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/url"
+	"time"
+
+	"edgehold.internal/libs/problem"
+	"edgehold.internal/services/fleet/kube/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// translate makes an error of the Kubernetes API one of ours, in terms of the PoP.
+func (s *site) translate(err error) error {
+	var known *problem.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	sentence := func(kind problem.Kind, format string, args ...any) error {
+		e := problem.New(kind, "", "PoP %s (context %s): "+format, append([]any{s.pop.Name, s.pop.Context}, args...)...).With("pop", s.pop.Name)
+		e.Cause = err
+		return e
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return sentence(problem.Unavailable, "the Kubernetes API cannot be reached: %s", reach(err))
+	}
+	switch {
+	case apierrors.IsNotFound(err) && !hasDetails(err):
+		return sentence(problem.FailedPrecondition, "the cluster does not know the kind Fleet; apply the CustomResourceDefinition of deploy/base/crds")
+	case apierrors.IsNotFound(err):
+		return sentence(problem.NotFound, "%v", err)
+	case apierrors.IsUnauthorized(err):
+		return sentence(problem.PermissionDenied, "the Kubernetes API refused the credentials of the kubeconfig; renew them")
+	case apierrors.IsForbidden(err):
+		return sentence(problem.PermissionDenied, "the credentials of the kubeconfig lack a right: %v", err)
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		return sentence(problem.FailedPrecondition, "the Kubernetes API refused the object: %v", err)
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		return sentence(problem.Aborted, "another writer was first; ask again")
+	}
+	// What is left are answers of a server that is starting, stopping, overloaded or broken.
+	return sentence(problem.Unavailable, "the Kubernetes API cannot answer now: %v", err)
+}
+
+// hasDetails tells "there is no such object" from "there is no such kind", which is a 404 as well.
+func hasDetails(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	d := status.Status().Details
+	return d != nil && d.Name != ""
+}
+
+// reach is the shortest text that still says what is wrong on the way to an API.
+func reach(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	var certificate x509.UnknownAuthorityError
+	if errors.As(err, &certificate) {
+		return "its certificate is not signed by the authority in the kubeconfig"
+	}
+	var operation *net.OpError
+	if errors.As(err, &operation) {
+		return operation.Error()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err.Error()
+	}
+	return err.Error()
+}
+
+// record leaves a Kubernetes Event beside the fleet, off the path of the caller. It is a courtesy to those who look with
+// kubectl: the fleet itself and the audit log are the record. When too many are under way it is dropped.
+func (s *site) record(f *v1alpha1.Fleet, reason, note string) {
+	conn, err := s.connections.connect(s.pop.Context)
+	if err != nil {
+		return
+	}
+	select {
+	case s.connections.events <- struct{}{}:
+	default:
+		return
+	}
+	const most = 1000 // of 1024 bytes
+	if len(note) > most {
+		note = note[:most] + "…"
+	}
+	event := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: f.Name + "-", Namespace: f.Namespace},
+		EventTime:  metav1.NowMicro(), ReportingController: "edgehold.internal/fleet", ReportingInstance: fieldManager,
+		Action: reason, Reason: reason, Note: note, Type: corev1.EventTypeNormal,
+		Regarding: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Fleet", Namespace: f.Namespace, Name: f.Name, UID: f.UID, ResourceVersion: f.ResourceVersion},
+	}
+	s.connections.tasks.Go(func() {
+		defer func() { <-s.connections.events }()
+		// The next second belongs to the cutover itself: hundreds of Events would compete with its patches.
+		select {
+		case <-s.connections.closing:
+		case <-time.After(time.Second):
+		}
+		ctx, cancel := context.WithTimeout(s.connections.ctx, 5*time.Second)
+		defer cancel()
+		if err := conn.client.Create(ctx, event, client.FieldOwner(fieldManager)); err != nil {
+			s.connections.config.Logger.Debug("a Kubernetes Event was not recorded", "pop", s.pop.Name, "reason", reason, "error", err)
+		}
+	})
+}
