@@ -162,7 +162,7 @@ func (b *Rollback) live(ctx context.Context, t *Table) (median float64, err erro
 // once cuts over to the bad release and rolls back, under traffic.
 func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, error) {
 	config := load.Default()
-	config.Rate = 2000.0 / float64(len(s.Pops))
+	config.Rate = 1500.0 / float64(len(s.Pops))
 	run, err := s.Load(ctx, config)
 	if err != nil {
 		return nil, err

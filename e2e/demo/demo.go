@@ -37,7 +37,7 @@ type Config struct {
 // Default is the story of the README on this checkout.
 func Default(root string) Config {
 	return Config{Root: root, Bin: filepath.Join(root, ".edgehold", "bin"), Out: filepath.Join(root, "out", "demo"),
-		Clusters: 3, Pops: 21, Replicas: 2, Rate: 2500, Bad: 6 * time.Second, After: 4 * time.Second}
+		Clusters: 3, Pops: 21, Replicas: 2, Rate: 1500, Bad: 6 * time.Second, After: 4 * time.Second}
 }
 
 // badRelease is what v2 does wrong: it is ready and answers, and a quarter of its answers are errors. No readiness probe
