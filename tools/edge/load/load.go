@@ -14,8 +14,8 @@ type Run struct {
 	life      context.Context
 	end       context.CancelFunc
 	stop      context.CancelFunc
-	senders   sync.WaitGroup // what decides to send
-	wg        sync.WaitGroup // all other goroutines
+	sent      chan struct{}  // closed when nothing more is sent and all is accounted for but streams
+	wg        sync.WaitGroup // connections and streams
 	targets   []*target
 	latencies latencies
 
@@ -38,10 +38,8 @@ func Start(ctx context.Context, cfg Config) (*Run, error) {
 	r.life, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	ctx, r.stop = context.WithCancel(ctx)
 	for i, cfg := range cfg.Targets {
-		seed := r.cfg.Seed + uint64(i)*0x9e3779b97f4a7c15
-		t := newTarget(r, cfg, seed)
+		t := newTarget(r, cfg, r.cfg.Seed+uint64(i)*0x9e3779b97f4a7c15)
 		r.targets = append(r.targets, t)
-		r.senders.Go(func() { t.dispatchAll(ctx, newSchedule(r.cfg.Rate, r.cfg.Arrivals, seed)) })
 		for range r.cfg.Streams {
 			r.spawn(func() { t.stream(ctx, KindStream) })
 		}
@@ -49,7 +47,52 @@ func Start(ctx context.Context, cfg Config) (*Run, error) {
 			r.spawn(func() { t.stream(ctx, KindH2Stream) })
 		}
 	}
+	r.sent = make(chan struct{})
+	go r.send(ctx)
 	return r, nil
+}
+
+// send sends what the schedules say until ctx ends, then waits for what is in flight. One goroutine does it for all targets,
+// because that wakes the process up the least.
+func (r *Run) send(ctx context.Context) {
+	defer close(r.sent)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var swept time.Duration
+	for ctx.Err() == nil {
+		now := r.now()
+		next := now + sweepEvery
+		for _, t := range r.targets {
+			next = min(next, t.due(now))
+		}
+		if now-swept >= sweepEvery {
+			swept = now
+			r.sweep(now)
+		}
+		timer.Reset(max(next-r.now(), tick))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	for r.pending() > 0 { // ends by the timeouts
+		timer.Reset(sweepEvery / 10)
+		<-timer.C
+		r.sweep(r.now())
+	}
+}
+
+func (r *Run) sweep(now time.Duration) {
+	for _, t := range r.targets {
+		t.sweep(now)
+	}
+}
+
+func (r *Run) pending() (n int64) {
+	for _, t := range r.targets {
+		n += t.pending.Load()
+	}
+	return n
 }
 
 func (r *Run) now() time.Duration { return time.Since(r.start) }
@@ -106,7 +149,7 @@ func (r *Run) Snapshot() Snapshot {
 func (r *Run) Stop() Result {
 	r.once.Do(func() {
 		r.stop()
-		r.senders.Wait()
+		<-r.sent
 		stopped := r.now()
 		r.end()
 		for _, t := range r.targets {

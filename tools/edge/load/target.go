@@ -15,8 +15,13 @@ import (
 	"time"
 )
 
-// sweepEvery is how often late requests are looked for; a timeout is late by this much at most.
-const sweepEvery = 50 * time.Millisecond
+const (
+	// tick is the shortest time between two rounds of sending. It makes a request late by as much, which its latency contains, and
+	// saves what costs most at these rates: being woken up for each request alone.
+	tick = time.Millisecond
+	// sweepEvery is how often late requests are looked for; a timeout is late by this much at most.
+	sweepEvery = 50 * time.Millisecond
+)
 
 // sweeper is a connection, for timeouts and the stop.
 type sweeper interface {
@@ -29,9 +34,12 @@ type target struct {
 	run   *Run
 	cfg   Target
 	tally *tally
-	// rng and lag belong to the goroutine that dispatches.
-	rng *rand.Rand
-	lag Histogram
+	// These belong to the goroutine that dispatches.
+	schedule *schedule
+	next     time.Duration
+	rng      *rand.Rand
+	lag      Histogram
+	swept    []sweeper // of sweep, to save the allocation
 
 	// requests are written as they are.
 	keptRequest, newRequest, streamRequest []byte
@@ -57,7 +65,9 @@ func newTarget(r *Run, cfg Target, seed uint64) *target {
 	if err != nil {
 		panic("load: Validate let a URL pass that cannot be parsed: " + err.Error())
 	}
-	t := &target{run: r, cfg: cfg, tally: newTally(), rng: rand.New(rand.NewPCG(seed, 0x7a26)), all: map[sweeper]struct{}{}}
+	t := &target{run: r, cfg: cfg, tally: newTally(), rng: rand.New(rand.NewPCG(seed, 0x7a26)), all: map[sweeper]struct{}{},
+		schedule: newSchedule(r.cfg.Rate, r.cfg.Arrivals, seed)}
+	t.next = t.schedule.next()
 	request := func(path, extra string) []byte {
 		return []byte("GET " + path + " HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: edge-load\r\n" + extra + "\r\n")
 	}
@@ -69,33 +79,13 @@ func newTarget(r *Run, cfg Target, seed uint64) *target {
 	return t
 }
 
-// dispatchAll sends what the schedule says until ctx ends, then waits for what is in flight.
-func (t *target) dispatchAll(ctx context.Context, s *schedule) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	swept := t.run.now()
-	at := s.next()
-	for ctx.Err() == nil {
-		now := t.run.now()
-		for ; at <= now; at = s.next() {
-			t.lag.record(now - at)
-			t.dispatch(at)
-		}
-		if now-swept >= sweepEvery {
-			swept = now
-			t.sweep(now)
-		}
-		timer.Reset(min(at-now, sweepEvery))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
+// due sends what is to be sent by now and returns when the next one is.
+func (t *target) due(now time.Duration) time.Duration {
+	for ; t.next <= now; t.next = t.schedule.next() {
+		t.lag.record(now - t.next)
+		t.dispatch(t.next)
 	}
-	for t.pending.Load() > 0 { // ends by the timeouts
-		timer.Reset(sweepEvery / 10)
-		<-timer.C
-		t.sweep(t.run.now())
-	}
+	return t.next
 }
 
 // dispatch sends one request over the kind of connection that the seed draws for it. It does not wait.
@@ -253,9 +243,9 @@ func (t *target) closedAtRest() {
 // sweep ends what is late.
 func (t *target) sweep(now time.Duration) {
 	t.mu.Lock()
-	conns := make([]sweeper, 0, len(t.all))
+	t.swept = t.swept[:0]
 	for c := range t.all {
-		conns = append(conns, c)
+		t.swept = append(t.swept, c)
 	}
 	late := 0
 	for late < len(t.waiting) && now-t.waiting[late].intended > t.run.cfg.Timeout {
@@ -267,9 +257,10 @@ func (t *target) sweep(now time.Duration) {
 	for i := range expired {
 		t.fail(&expired[i], &answer{}, Timeout, "all kept connections were busy for "+t.run.cfg.Timeout.String())
 	}
-	for _, c := range conns {
+	for _, c := range t.swept {
 		c.sweep(now)
 	}
+	clear(t.swept)
 }
 
 // closeAll ends every connection, at the end of the run.
