@@ -19,12 +19,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apiserver/pkg/server"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 	"k8s.io/utils/clock"
 )
 
@@ -108,13 +110,14 @@ func (c Config) withDefaults() Config {
 
 // Server scrapes pods and serves the custom metrics API. Create it with New and start it with Run.
 type Server struct {
-	config  Config
-	cluster *rest.Config
-	client  kubernetes.Interface
-	pods    cache.SharedIndexInformer
-	scraper *scraper
-	ready   chan struct{}
-	group   sync.WaitGroup // all goroutines of Run
+	config     Config
+	cluster    *rest.Config
+	client     kubernetes.Interface
+	aggregator clientset.Interface
+	pods       cache.SharedIndexInformer
+	scraper    *scraper
+	ready      chan struct{}
+	group      sync.WaitGroup // all goroutines of Run
 }
 
 // New validates the configuration and reads the kubeconfig. The cluster is not contacted before Run.
@@ -131,7 +134,11 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics: kubeconfig %s: %w", config.Kubeconfig, err)
 	}
-	s := &Server{config: config, cluster: cluster, client: client, ready: make(chan struct{})}
+	aggregator, err := clientset.NewForConfig(cluster)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: kubeconfig %s: %w", config.Kubeconfig, err)
+	}
+	s := &Server{config: config, cluster: cluster, client: client, aggregator: aggregator, ready: make(chan struct{})}
 	s.pods = newPodInformer(client, config.Node)
 	s.scraper = newScraper(config, s.pods)
 	return s, nil
@@ -149,8 +156,8 @@ func newPodInformer(client kubernetes.Interface, node string) cache.SharedIndexI
 // Ready is closed when the API is served and registered; the API server needs a moment more to call it available.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run until ctx ends, then returns nil. It may be called once. An error says what could not be listened on, read from the
-// cluster or registered there.
+// Run until ctx ends, then returns nil. It may be called once. An error says what could not be listened on; what the cluster
+// cannot do yet is tried again.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -174,28 +181,39 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.group.Go(func() { s.scraper.run(ctx) })
 	provider := &podMetrics{config: s.config, store: s.scraper.store, pods: corelisters.NewPodLister(s.pods.GetIndexer())}
-	api, err := newAPI(s.config.Kubeconfig, s.cluster, s.client, listener, authority, provider)
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	registered := make(chan error, 1)
-	s.group.Go(func() {
-		err := s.register(ctx, listener.Addr().(*net.TCPAddr), authority.bundle)
-		if err == nil {
-			close(s.ready)
-		} else {
-			cancel() // a server that nobody finds is none
-		}
-		registered <- err
+	var api *server.GenericAPIServer
+	served := s.retry(ctx, "custom metrics API not served", func() (err error) {
+		api, err = newAPI(s.config.Kubeconfig, s.cluster, s.client, listener, authority, provider)
+		return err
 	})
+	if !served {
+		return nil
+	}
+	s.group.Go(func() { s.register(ctx, listener.Addr().(*net.TCPAddr), authority.bundle) })
 	if err := api.PrepareRun().RunWithContext(ctx); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	cancel()
-	if err := <-registered; err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("metrics: registration: %w", err)
-	}
 	return nil
+}
+
+// retry until it works; false when ctx ends before. A control plane that has just started lacks what this needs for a moment.
+func (s *Server) retry(ctx context.Context, problem string, try func() error) bool {
+	const first, last = 100 * time.Millisecond, 5 * time.Second
+	for wait := first; ; wait = min(2*wait, last) {
+		err := try()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		s.config.Logger.Warn(problem, "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.config.Clock.After(wait):
+		}
+	}
 }
 
 var (

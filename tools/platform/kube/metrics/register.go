@@ -20,7 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/cert"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
-	"k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 	"k8s.io/metrics/pkg/apis/custom_metrics"
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/apiserver"
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
@@ -92,37 +91,28 @@ func newAPI(kubeconfig string, cluster *rest.Config, client kubernetes.Interface
 	return api.GenericAPIServer, nil
 }
 
-// register tells the API server where this process listens, and goes on doing so until ctx ends. It returns once the first
-// registration is written; an error is that of the first.
-func (s *Server) register(ctx context.Context, listen *net.TCPAddr, bundle []byte) error {
-	aggregator, err := clientset.NewForConfig(s.cluster)
-	if err != nil {
-		return err
-	}
-	write := func() error { return s.write(ctx, aggregator, listen, bundle) }
-	if err := write(); err != nil {
-		return err
-	}
-	s.config.Logger.Info("custom metrics API registered", "service", serviceNamespace+"/"+serviceName, "listen", listen)
-	s.group.Go(func() {
-		ticker := s.config.Clock.NewTicker(reregister)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C():
-			}
-			if err := write(); err != nil && ctx.Err() == nil {
-				s.config.Logger.Warn("custom metrics API not registered again", "error", err)
-			}
+// register tells the API server where this process listens, and goes on doing so until ctx ends.
+func (s *Server) register(ctx context.Context, listen *net.TCPAddr, bundle []byte) {
+	ticker := s.config.Clock.NewTicker(reregister)
+	defer ticker.Stop()
+	for first := true; ; first = false {
+		if !s.retry(ctx, "custom metrics API not registered", func() error { return s.write(ctx, listen, bundle) }) {
+			return
 		}
-	})
-	return nil
+		if first {
+			s.config.Logger.Info("custom metrics API registered", "service", serviceNamespace+"/"+serviceName, "listen", listen)
+			close(s.ready)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+		}
+	}
 }
 
 // write applies the Service and the APIServices; what is as wanted already is not changed.
-func (s *Server) write(ctx context.Context, aggregator clientset.Interface, listen *net.TCPAddr, bundle []byte) error {
+func (s *Server) write(ctx context.Context, listen *net.TCPAddr, bundle []byte) error {
 	// The API server dials the external name, which may be an address, at the APIService's port.
 	service := coreapply.Service(serviceName, serviceNamespace).
 		WithSpec(coreapply.ServiceSpec().WithType(corev1.ServiceTypeExternalName).WithExternalName(listen.IP.String()))
@@ -148,7 +138,7 @@ func (s *Server) write(ctx context.Context, aggregator clientset.Interface, list
 		if err != nil {
 			return err
 		}
-		if _, err := aggregator.ApiregistrationV1().APIServices().Patch(ctx, name, types.ApplyPatchType, patch,
+		if _, err := s.aggregator.ApiregistrationV1().APIServices().Patch(ctx, name, types.ApplyPatchType, patch,
 			metav1.PatchOptions{FieldManager: fieldManager, Force: new(true)}); err != nil {
 			return fmt.Errorf("APIService %s: %w", name, err)
 		}
