@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,6 +113,9 @@ type Group struct {
 	reaped bool
 }
 
+// maxDying bounds the wait for killed processes that nobody reaps.
+const maxDying = 100 * time.Millisecond
+
 // wait ends the group when its leader ends, as a container ends with its first process.
 func (g *Group) wait(guard *guard) {
 	// The leader is left unreaped until its group is dead and forgotten: before that the kernel cannot give its number to
@@ -129,13 +133,17 @@ func (g *Group) wait(guard *guard) {
 	_ = g.cmd.Wait() // the exit code is in ProcessState
 	g.reaped = true
 	g.mu.Unlock()
+	// The others take a moment to die. Signal 0 only asks; it does no harm to whoever gets the number next.
+	for end := time.Now().Add(maxDying); syscall.Kill(-g.id, 0) == nil && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	close(g.done)
 }
 
 // ID of the group, which is the process id of its leader.
 func (g *Group) ID() int { return g.id }
 
-// Done is closed when no process of the group is left.
+// Done is closed when the leader has ended and no process of the group is left, or will be in a moment.
 func (g *Group) Done() <-chan struct{} { return g.done }
 
 // Signal the leader, as a container runtime signals the first process only. A group that ended is left alone.

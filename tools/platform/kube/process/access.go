@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"edgehold.internal/tools/platform/kube/logfile"
 )
@@ -22,21 +21,16 @@ func (p *Pod) Logs(ctx context.Context, name string, previous bool, w io.Writer,
 		return err
 	}
 	p.mu.Lock()
-	restarts := c.restarts
-	waits := c.run == nil && c.state.Waiting != nil && c.last.Terminated != nil // between two runs
+	n := c.newest
+	if previous && (c.run != nil || c.over) { // between two runs, the last one is the previous one too
+		n--
+	}
 	var live *logfile.Log
-	if c.run != nil {
+	if c.run != nil && !previous {
 		live = c.run.log
 	}
 	p.mu.Unlock()
-	if waits && !exists(c.logPath(restarts)) {
-		restarts--
-	}
-	if previous {
-		restarts--
-		live = nil
-	}
-	err = logfile.Read(ctx, w, c.logPath(restarts), live, opts)
+	err = logfile.Read(ctx, w, c.logPath(n), live, opts)
 	if errors.Is(err, fs.ErrNotExist) {
 		if previous {
 			return fmt.Errorf("previous terminated container %q in pod %q not found", name, p.spec().Name)
@@ -59,9 +53,4 @@ func (p *Pod) Exec(ctx context.Context, name string, command []string, in io.Rea
 		return 0, fmt.Errorf("container %q: %w", name, ErrNotRunning)
 	}
 	return c.command(ctx, r, command, in, out, errOut)
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }

@@ -33,8 +33,9 @@ type container struct {
 	restarts    int32
 	started     bool
 	ready       bool
-	over        bool // it will not be started again
-	run         *run // the one that goes on, or nil
+	over        bool  // it will not be started again
+	newest      int32 // number of the last run that was started; -1: none
+	run         *run  // the one that goes on, or nil
 }
 
 // run is one life of a container.
@@ -51,7 +52,7 @@ func waiting(reason, message string) corev1.ContainerState {
 
 // newContainer takes up what a status says of the time before the node was restarted, if there is one.
 func newContainer(p *Pod, spec *corev1.Container, init bool, before *corev1.ContainerStatus) *container {
-	c := &container{pod: p, spec: spec, init: init, up: make(chan struct{}), state: waiting("ContainerCreating", "")}
+	c := &container{pod: p, spec: spec, init: init, up: make(chan struct{}), newest: -1, state: waiting("ContainerCreating", "")}
 	if len(p.pod.Spec.InitContainers) > 0 {
 		c.state = waiting("PodInitializing", "")
 	}
@@ -59,6 +60,9 @@ func newContainer(p *Pod, spec *corev1.Container, init bool, before *corev1.Cont
 		return c
 	}
 	c.restarts, c.last = before.RestartCount, before.LastTerminationState
+	if before.State.Waiting == nil || c.last.Terminated != nil {
+		c.newest = c.restarts
+	}
 	switch s := before.State; {
 	case s.Running != nil:
 		ended := corev1.ContainerStateTerminated{
@@ -234,7 +238,7 @@ func (c *container) live(stop context.Context, path string, env []environ.Var) *
 	}
 	defer r.log.Close()
 	c.pod.mu.Lock()
-	c.run = r // `kubectl logs` and hooks of the exec kind need it
+	c.run, c.newest = r, c.restarts // `kubectl logs` and hooks of the exec kind need it
 	c.pod.mu.Unlock()
 
 	// ctx ends with the run, and with it all that looks at the run.

@@ -291,7 +291,7 @@ func (p *Pod) simulate() {
 		p.mu.Lock()
 		p.prepared = true
 		for _, c := range p.mains {
-			c.state, c.started, c.ready = state, up, up
+			c.state, c.started, c.ready, c.over = state, up, up, !up
 		}
 		p.mu.Unlock()
 		p.changed()
