@@ -23,8 +23,9 @@ type Cluster interface {
 	// Watch hands on what Fleets would return, then every change, until ctx ends. While the API cannot be reached it hands
 	// on one WatchEvent with Err, and all fleets again once it answers. The function must not block.
 	Watch(ctx context.Context, name string, on func(WatchEvent))
-	// Plan reads the fleet and all that its preflight wants, and changes nothing.
-	Plan(ctx context.Context, name string, change Change) (Fleet, Plan, error)
+	// Plan says what the change would do, and changes nothing. When the controller reports that all is well its report will
+	// do; what holds the change back, and everything when fresh is set, is read from the cluster itself.
+	Plan(ctx context.Context, name string, change Change, fresh bool) (Fleet, Plan, error)
 	// Declare writes the colour and the change into the fleet's spec and returns it as stored. A change whose id the spec
 	// has already is not written again; the same id with another payload is AlreadyExists. Aborted when other writers won
 	// again and again.
@@ -188,6 +189,8 @@ type PlanRequest struct {
 	Version string
 	// Force plans as if forced.
 	Force bool
+	// Fresh believes no controller, as ForceSelector does.
+	Fresh bool
 }
 
 // Plan says what CutOver would do in each PoP in scope, in the registry's order, and returns the colour that was asked
@@ -216,7 +219,7 @@ func (c *Centre) Plan(ctx context.Context, r PlanRequest) (Colour, []Plan, error
 	plans := eachIndex(pops, func(i int, p Pop) Plan {
 		plan := Plan{To: r.To}
 		plan.Err = c.step(ctx, p, func(ctx context.Context) error {
-			f, found, err := s.clusters[p.Name].Plan(ctx, r.Fleet, change)
+			f, found, err := s.clusters[p.Name].Plan(ctx, r.Fleet, change, r.Fresh)
 			if err == nil {
 				fleets[i], plan = f, found
 			}
@@ -365,7 +368,7 @@ func same(c Change, to Colour, version, reason string, forced bool) error {
 func (c *Centre) cutOver(ctx context.Context, p Pop, cluster Cluster, name string, change Change) (r CutoverResult) {
 	var plan Plan
 	r.Err = c.step(ctx, p, func(ctx context.Context) (err error) {
-		r.Fleet, plan, err = cluster.Plan(ctx, name, change)
+		r.Fleet, plan, err = cluster.Plan(ctx, name, change, false)
 		if err != nil {
 			return err
 		}
@@ -447,7 +450,7 @@ func superseded(pop string, f *Fleet, change Change) error {
 
 func (c *Centre) forceSelector(ctx context.Context, p Pop, cluster Cluster, name string, change Change) (r CutoverResult) {
 	r.Err = c.step(ctx, p, func(ctx context.Context) error {
-		before, plan, err := cluster.Plan(ctx, name, change)
+		before, plan, err := cluster.Plan(ctx, name, change, true)
 		if err != nil {
 			return err
 		}

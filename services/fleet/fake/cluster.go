@@ -154,7 +154,7 @@ func (c *Cluster) Watch(ctx context.Context, name string, on func(fleet.WatchEve
 }
 
 // Plan implements fleet.Cluster.
-func (c *Cluster) Plan(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, fleet.Plan, error) {
+func (c *Cluster) Plan(ctx context.Context, name string, change fleet.Change, _ bool) (fleet.Fleet, fleet.Plan, error) {
 	if err := c.before(ctx, "Plan"); err != nil {
 		return fleet.Fleet{}, fleet.Plan{}, err
 	}

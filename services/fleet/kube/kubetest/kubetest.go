@@ -1,0 +1,156 @@
+// Package kubetest starts a real Kubernetes control plane for tests: the API server, etcd and the controllers of the
+// embedded platform, in a process of their own. Start at Run.
+package kubetest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Cluster is a control plane without nodes: what is stored is real, and no pod ever runs.
+type Cluster struct {
+	// Kubeconfig is the path of a file whose one context, Name, is the cluster's administrator.
+	Kubeconfig, Name string
+	// Address of the API server, host:port.
+	Address string
+
+	command *exec.Cmd
+	stdin   io.Closer
+	exited  chan struct{}
+	output  *tail
+	args    []string
+}
+
+// Root is the directory of the repository, found from the working directory of the test.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("the test does not run inside the repository")
+		}
+	}
+}
+
+// Run starts a control plane that ends with the test. Without the binary it skips the test and says what to do; with
+// testing.Short it skips as well.
+func Run(t testing.TB, name string) *Cluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a control plane takes seconds; run without -short")
+	}
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(root, ".edgehold", "bin", "edgehold-control-plane")
+	if _, err := os.Stat(binary); err != nil {
+		t.Skip("the control plane is not built; run: make engines")
+	}
+	// A random loopback block, so that packages that test at the same time do not meet.
+	block := 100 + os.Getpid()%100
+	c := &Cluster{Name: name, args: []string{binary, "--dir", t.TempDir(), "--name", name, "--bind", fmt.Sprintf("127.%d.0.1", block),
+		"--port", "0", "--service-cidr", fmt.Sprintf("10.%d.128.0/17", block), "--die-with-stdin"}}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Kill)
+	return c
+}
+
+// Start starts it, or starts it again after Kill on the same state and port, and returns when it is ready.
+func (c *Cluster) Start(ctx context.Context) error {
+	c.command = exec.Command(c.args[0], c.args[1:]...)
+	c.output = &tail{}
+	c.command.Stderr = c.output
+	stdin, err := c.command.StdinPipe()
+	if err != nil {
+		return err
+	}
+	stdout, err := c.command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := c.command.Start(); err != nil {
+		return err
+	}
+	c.stdin, c.exited = stdin, make(chan struct{})
+	lines := make(chan string, 1)
+	go func() {
+		defer close(c.exited)
+		scanner := bufio.NewScanner(stdout)
+		if scanner.Scan() {
+			lines <- scanner.Text()
+		}
+		close(lines)
+		_, _ = io.Copy(io.Discard, stdout)
+		_ = c.command.Wait()
+	}()
+	patience, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	select {
+	case line := <-lines:
+		var ready struct {
+			API        string `json:"api"`
+			Kubeconfig string `json:"kubeconfig"`
+		}
+		if err := json.Unmarshal([]byte(line), &ready); err != nil {
+			c.Kill()
+			return fmt.Errorf("the control plane said %q, and then: %s", line, c.output)
+		}
+		c.Kubeconfig = ready.Kubeconfig
+		c.Address = ready.API[len("https://"):]
+		if _, _, err := net.SplitHostPort(c.Address); err != nil {
+			return err
+		}
+		return nil
+	case <-patience.Done():
+		c.Kill()
+		return fmt.Errorf("the control plane was not ready in time: %s", c.output)
+	}
+}
+
+// Kill ends it as SIGKILL does and waits until it is gone.
+func (c *Cluster) Kill() {
+	_ = c.command.Process.Kill()
+	_ = c.stdin.Close()
+	<-c.exited
+}
+
+// tail keeps the end of what was written.
+type tail struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.buf.Len() > 1<<16 {
+		t.buf.Next(t.buf.Len() / 2)
+	}
+	return t.buf.Write(p)
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
+}
