@@ -160,7 +160,8 @@ func (d *decider) finish(c *Cutover, outcome Outcome, format string, args ...any
 
 // expired ends a cutover whose deadline has passed, and says so. The budget counts on the monotonic clock from when this
 // process first saw the change; the deadline itself is judged by the latest of all clocks at that moment. So a jump in
-// either direction never makes a stale cutover fire.
+// either direction never makes a stale cutover fire. A forced one expires when all clocks agree that it is too late: who
+// forces has looked at the clock on the wall.
 func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 	o := d.o
 	if d.m.declared == 0 {
@@ -172,7 +173,11 @@ func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 			deadline = ch.Deadline
 			d.m.budget = ch.Deadline.Sub(ch.At)
 		}
-		d.m.budget = min(d.m.budget, deadline.Sub(o.Clock.Latest))
+		judge := o.Clock.Latest
+		if ch.Force {
+			judge = o.Clock.Earliest
+		}
+		d.m.budget = min(d.m.budget, deadline.Sub(judge))
 	}
 	left := d.m.budget - (o.Clock.Uptime - d.m.declared)
 	if left > 0 {
@@ -184,7 +189,7 @@ func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 	}
 	doubt := ""
 	if o.Clock.Doubt() > maxDoubt {
-		doubt = fmt.Sprintf(" (the clocks here are %s apart)", o.Clock.Doubt().Round(time.Second))
+		doubt = fmt.Sprintf(" (the clocks here are %s apart: set them, or force)", o.Clock.Doubt().Round(time.Second))
 	}
 	d.finish(c, Expired, "did not switch before its deadline%s and nothing was changed: %s; declare %s again with a new id", doubt, why, c.To)
 	d.phase(Halted, "%s", c.Message)
@@ -216,12 +221,13 @@ func (d *decider) attempt(c *Cutover, ch Change) {
 		d.phase(Blocked, "%s", why)
 		c.Message = why
 		// A standby does not grow for a cutover that may never come, and one that has grown does not shrink.
-		d.full = d.m.ramping > 0
+		size := max(o.Spec.Replicas, d.s.Size)
+		d.full = o.Deployment(c.To).Desired > standbySize(size, o.Spec.StandbyPercent)
 		return
 	}
 	d.full = true
 	required := o.Required(c.To)
-	if o.MustRamp(c.To) && !ch.Force {
+	if o.MustRamp(c.To) { // forced or not: a standby of no pods serves nobody
 		d.since(&d.m.ramping, time.Time{})
 		if d.s.Phase != Ramping {
 			d.event(false, "Ramping", "%s is brought from %d to %d ready pods before the switch", c.To, o.Deployment(c.To).Ready, required)
@@ -248,6 +254,7 @@ func (d *decider) attempt(c *Cutover, ch Change) {
 	}
 	d.m.undrain = 0
 	c.Required = min(required, o.Deployment(c.To).Current)
+	c.Version = o.Deployment(c.To).Version
 	c.Message = ""
 	d.turn(c.To, ForCutover)
 	d.phase(Switching, "the selector of Service %s is set to %s", o.Service.Name, c.To)
@@ -281,7 +288,7 @@ func (d *decider) turn(to Colour, why Why) {
 func (d *decider) undone(c *Cutover, ch Change) {
 	o := d.o
 	w := o.Service.writer()
-	if w.Name == OwnManager {
+	if w.Name == OwnManager || o.Service.Reverted == c.ID {
 		// We did it ourselves: the guard switched back, and the process was killed before it could say so.
 		d.finish(c, Reverted, "%s failed within the guard time of %s and %s is served again; repair it and declare it again with a new id", c.To, o.Spec.Guard, c.From)
 		d.phase(Halted, "%s", c.Message)
@@ -294,6 +301,9 @@ func (d *decider) undone(c *Cutover, ch Change) {
 			if b.Reason != ContendedBy {
 				texts = append(texts, b.Message)
 			}
+		}
+		if o.MustRamp(c.To) {
+			texts = append(texts, fmt.Sprintf("%s has %d ready pods of the %d required", c.To, o.Deployment(c.To).Current, o.Required(c.To)))
 		}
 		if len(texts) == 0 {
 			c.Contended++
@@ -323,14 +333,15 @@ func (d *decider) guard(c *Cutover) bool {
 	}
 	d.requeue(left)
 	to, from := o.Deployment(c.To), o.Deployment(c.From)
-	if to.Ready >= c.Required {
-		return false
+	if to.Ready >= c.Required || o.Service.Reverted == c.ID {
+		return false // well, or switched back once already and set again by somebody else
 	}
 	// Going back must be better than staying.
 	if from.Ready <= to.Ready || from.Ready < o.Required(c.From) {
 		return false
 	}
 	d.turn(c.From, ToRevert)
+	d.flip.Reverts = c.ID
 	d.finish(c, Reverted, "%s had %d ready pods of the %d required within the guard time of %s, so %s is served again; it is not tried again: repair %s and declare it with a new id",
 		c.To, to.Ready, c.Required, o.Spec.Guard, c.From, c.To)
 	d.phase(Halted, "%s", c.Message)
@@ -346,6 +357,9 @@ func (d *decider) empty(c *Cutover) {
 		if c.ConnectionsAtSwitch == nil || *c.ConnectionsAtSwitch < r.Open && c.ConnectionsReset == nil {
 			c.ConnectionsAtSwitch = count(r.Open)
 		}
+	}
+	if r.ResetID == c.ID {
+		c.ConnectionsReset = count(r.Reset)
 	}
 	if r.LastAccepted.After(c.LastNewConnectionAt) {
 		c.LastNewConnectionAt = r.LastAccepted
@@ -387,9 +401,6 @@ func (d *decider) empty(c *Cutover) {
 		d.pods.ResetID = c.ID
 		sent := d.since(&d.m.reset, time.Time{})
 		done := r.ResetID == c.ID && r.ResetDone && r.known(d.m.reset)
-		if r.ResetID == c.ID {
-			c.ConnectionsReset = count(r.Reset)
-		}
 		if !done && sent < resetPatience {
 			d.requeue(resetPatience - sent)
 			return

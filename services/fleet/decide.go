@@ -50,7 +50,9 @@ type Switch struct {
 	ResourceVersion string
 	// Fence is the generation to be noted on the Service.
 	Fence int64
-	Why Why
+	Why   Why
+	// Reverts is the id of the cutover that is switched back, to be noted on the Service in the same step; else empty.
+	Reverts string
 
 	pods     int32
 	selector string

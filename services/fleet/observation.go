@@ -136,6 +136,9 @@ type Service struct {
 	Colour Colour
 	// Fence is the generation for which a controller of this very Fleet object last set the selector; 0 for never.
 	Fence int64
+	// Reverted is the id of the cutover that a controller last switched back. It is written with the selector in one step, so
+	// that it is never tried twice, whoever is killed when.
+	Reverted string
 	// Managers own the selector, the latest writer first. Ours is OwnManager.
 	Managers []Writer
 }

@@ -167,6 +167,7 @@ func service(s *corev1.Service) *fleet.Service {
 	case fleet.Blue, fleet.Green:
 		d.Colour = c
 	}
+	d.Reverted = s.Annotations[v1alpha1.RevertedAnnotation]
 	// A fence that is not a number was not set by us.
 	d.Fence, _ = strconv.ParseInt(s.Annotations[v1alpha1.FenceAnnotation], 10, 64)
 	for _, m := range s.ManagedFields {

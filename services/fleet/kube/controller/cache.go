@@ -67,8 +67,11 @@ func trimService(o any) (any, error) {
 	}
 	m := meta(s.ObjectMeta)
 	m.Labels = nil
-	if fence, ok := s.Annotations[v1alpha1.FenceAnnotation]; ok {
-		m.Annotations = map[string]string{v1alpha1.FenceAnnotation: fence}
+	m.Annotations = map[string]string{}
+	for _, key := range []string{v1alpha1.FenceAnnotation, v1alpha1.RevertedAnnotation} {
+		if v, ok := s.Annotations[key]; ok {
+			m.Annotations[key] = v
+		}
 	}
 	// Who set the selector, and when, says whether another writer fights over it.
 	for _, f := range s.ManagedFields {

@@ -248,8 +248,12 @@ func (e *entry) wrote(over string, o client.Object) {
 // turn sets the selector, on condition that the Service is still the one that was decided on.
 func (r *reconciler) turn(ctx context.Context, e *entry, objects *kube.Objects, d *fleet.Decision) error {
 	s := d.Switch
+	notes := map[string]string{v1alpha1.FenceAnnotation: strconv.FormatInt(s.Fence, 10)}
+	if s.Reverts != "" {
+		notes[v1alpha1.RevertedAnnotation] = s.Reverts
+	}
 	body, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"resourceVersion": s.ResourceVersion, "annotations": map[string]string{v1alpha1.FenceAnnotation: strconv.FormatInt(s.Fence, 10)}},
+		"metadata": map[string]any{"resourceVersion": s.ResourceVersion, "annotations": notes},
 		"spec":     map[string]any{"selector": map[string]string{v1alpha1.ColourLabel: string(s.To)}},
 	})
 	if err != nil {

@@ -29,6 +29,8 @@ const (
 	// FenceAnnotation is on the Service: the generation of the Fleet whose controller last set the selector. A
 	// controller that sees a higher one than its Fleet's has a stale cache and does nothing.
 	FenceAnnotation = "edgehold.internal/fleet-generation"
+	// RevertedAnnotation is on the Service: the id of the cutover that was last switched back within its guard time.
+	RevertedAnnotation = "edgehold.internal/fleet-reverted"
 	// FieldManager owns the Service's selector and both Deployments' replicas.
 	FieldManager = "edgehold-fleet"
 )
