@@ -90,7 +90,7 @@ func TestPopUnreachable(t *testing.T) {
 	lost := s.Pops[0]
 	lost.Wire.Cut()
 	defer lost.Wire.Mend()
-	out, err := s.rollback(ctx, "unreachable", "--max-failed", "1")
+	out, err := s.rollback(ctx, "unreachable", "--max-failed", "1", "--deadline", "5s")
 	if exitCode(err) != 5 {
 		t.Fatalf("want exit code 5 for a partial rollback, got %v\n%s", err, out)
 	}

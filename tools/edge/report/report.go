@@ -202,7 +202,7 @@ func (r *Rollback) since(t time.Time) *float64 {
 	if t.IsZero() {
 		return nil
 	}
-	s := t.Sub(r.Command).Round(time.Millisecond).Seconds()
+	s := float64(t.Sub(r.Command).Round(time.Millisecond).Milliseconds()) / 1000 // prints as it should, unlike Seconds()
 	return &s
 }
 

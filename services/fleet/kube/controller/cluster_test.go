@@ -65,8 +65,7 @@ func open(t *testing.T) *cluster {
 	}
 	binary := os.Getenv("EDGEHOLD_BIN")
 	if binary == "" {
-		_, here, _, _ := runtime.Caller(0)
-		binary = filepath.Join(filepath.Dir(here), "../../../../.edgehold/bin")
+		binary = "../../../../.edgehold/bin"
 	}
 	binary = filepath.Join(binary, "edgehold-control-plane")
 	if _, err := os.Stat(binary); err != nil {
@@ -169,8 +168,7 @@ func start(binary string) error {
 }
 
 func applyCRD(ctx context.Context, api client.Client) error {
-	_, here, _, _ := runtime.Caller(0)
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../../../deploy/base/crds/edgehold.internal_fleets.yaml"))
+	text, err := os.ReadFile("../../../../deploy/base/crds/edgehold.internal_fleets.yaml")
 	if err != nil {
 		return err
 	}
