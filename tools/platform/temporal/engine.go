@@ -89,6 +89,9 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) error {
 	if err := server.Start(); err != nil {
 		return fmt.Errorf("cannot start the server: %w", err)
 	}
+	checkpointing, stopCheckpoints := context.WithCancel(context.Background())
+	checkpointDone := make(chan error, 1)
+	go func() { checkpointDone <- checkpoint(checkpointing, cfg.Dir, logger) }()
 	ui := newUI(cfg, st)
 	uiDone := make(chan error, 1)
 	go func() { uiDone <- ui.Start() }()
@@ -112,7 +115,9 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) error {
 	}
 	ui.Stop()
 	<-uiDone
-	return errors.Join(err, server.Stop())
+	err = errors.Join(err, server.Stop())
+	stopCheckpoints()
+	return errors.Join(err, <-checkpointDone)
 }
 
 // prepare makes the database and the ports ready and says what is there.

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -90,54 +93,144 @@ func dial(t testing.TB, p *process) client.Client {
 	return c
 }
 
-func noop(context.Context) error { return nil }
-
-func child(ctx workflow.Context) error {
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: 10 * time.Second})
-	return workflow.ExecuteActivity(ctx, noop).Get(ctx, nil)
+// approve waits for a signal, so that it can be caught half way by a kill.
+func approve(ctx workflow.Context) (string, error) {
+	var by string
+	workflow.GetSignalChannel(ctx, "approve").Receive(ctx, &by)
+	return by, nil
 }
 
-func parent(ctx workflow.Context, children int) (time.Duration, error) {
-	var futures []workflow.ChildWorkflowFuture
-	for range children {
-		futures = append(futures, workflow.ExecuteChildWorkflow(ctx, child))
+func approver(t *testing.T, c client.Client) {
+	t.Helper()
+	w := worker.New(c, "approvals", worker.Options{})
+	w.RegisterWorkflow(approve)
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
 	}
-	for _, f := range futures {
-		if err := f.Get(ctx, nil); err != nil {
-			return 0, err
+	t.Cleanup(w.Stop)
+}
+
+func TestAWorkflowOutlivesAKill(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	p := start(t, dir)
+	c := dial(t, p)
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: "half-way", TaskQueue: "approvals"}, approve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is acknowledged is kept, so the kill comes right behind the acknowledgement.
+	if err := c.SignalWorkflow(ctx, run.GetID(), run.GetRunID(), "approve", "someone"); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.signal(t, syscall.SIGKILL)
+
+	again := start(t, dir)
+	if again.ready != p.ready {
+		t.Errorf("after the kill the engine is at %+v, was at %+v", again.ready, p.ready)
+	}
+	c = dial(t, again)
+	approver(t, c)
+	var by string
+	if err := c.GetWorkflow(ctx, run.GetID(), run.GetRunID()).Get(ctx, &by); err != nil || by != "someone" {
+		t.Errorf("the workflow ended with %q, %v", by, err)
+	}
+	began := time.Now()
+	if err := again.signal(t, syscall.SIGTERM); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the graceful stop took %s", took)
+	}
+}
+
+func TestSearchAttributesAndUI(t *testing.T) {
+	ctx := t.Context()
+	p := start(t, t.TempDir())
+	c := dial(t, p)
+	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: p.ready.Namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range temporal.SearchAttributes {
+		if got := have.GetCustomAttributes()[name]; got != enums.INDEXED_VALUE_TYPE_KEYWORD {
+			t.Errorf("search attribute %s is %s", name, got)
 		}
 	}
-	return 0, nil
+	resp, err := http.Get(p.ready.UI + "/api/v1/namespaces/" + p.ready.Namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("the UI answers %s for the namespace", resp.Status)
+	}
 }
 
-// TestBurst measures what a global rollback asks of the engine: one parent, a child per PoP, an activity in each.
-func BenchmarkBurst(b *testing.B) {
-	p := start(b, b.TempDir())
-	c := dial(b, p)
-	w := worker.New(c, "burst", worker.Options{})
-	w.RegisterWorkflow(parent)
-	w.RegisterWorkflow(child)
-	w.RegisterActivity(noop)
+func TestWorkerVersioning(t *testing.T) {
+	ctx := t.Context()
+	p := start(t, t.TempDir())
+	c := dial(t, p)
+	version := worker.WorkerDeploymentVersion{DeploymentName: "runbooks", BuildID: "1"}
+	w := worker.New(c, "approvals", worker.Options{DeploymentOptions: worker.DeploymentOptions{
+		UseVersioning: true, Version: version, DefaultVersioningBehavior: workflow.VersioningBehaviorPinned}})
+	w.RegisterWorkflow(approve)
 	if err := w.Start(); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	defer w.Stop()
-	run := func() {
-		r, err := c.ExecuteWorkflow(b.Context(), client.StartWorkflowOptions{TaskQueue: "burst"}, parent, 21)
-		if err != nil {
-			b.Fatal(err)
+	// The server makes the deployment when the first poll arrives, and has no event for it.
+	h := c.WorkerDeploymentClient().GetHandle(version.DeploymentName)
+	var err error
+	for range 100 {
+		if _, err = h.SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: version.BuildID}); err == nil {
+			break
 		}
-		if err := r.Get(b.Context(), nil); err != nil {
-			b.Fatal(err)
-		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	begin := time.Now()
-	run()
-	b.ReportMetric(float64(time.Since(begin).Milliseconds()), "first-ms")
-	for b.Loop() {
-		run()
+	if err != nil {
+		t.Fatalf("set the current version: %v", err)
+	}
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{TaskQueue: "approvals"}, approve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SignalWorkflow(ctx, run.GetID(), "", "approve", "someone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Get(ctx, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
-var _ = enums.INDEXED_VALUE_TYPE_KEYWORD
-var _ = operatorservice.AddSearchAttributesRequest{}
+func TestStartsThatCannotWork(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busy.Close() }()
+	other, damaged, old := t.TempDir(), t.TempDir(), t.TempDir()
+	start(t, other)
+	for dir, text := range map[string]string{damaged: "{", old: `{"schema":"0.1","visibility_schema":"0.1","shards":4,"ports":{}}`} {
+		if err := os.WriteFile(dir+"/state.json", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		cfg  temporal.Config
+		want string
+	}{
+		{"port", temporal.Config{Dir: t.TempDir(), Port: busy.Addr().(*net.TCPAddr).Port}, "for the frontend is not free"},
+		{"directory in use", temporal.Config{Dir: other}, "another edgehold-temporal runs"},
+		{"damaged", temporal.Config{Dir: damaged}, "delete " + damaged},
+		{"other schema", temporal.Config{Dir: old}, "schema 0.1/0.1"},
+		{"no directory", temporal.Config{Dir: "/dev/null/x"}, "dir:"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := temporal.Run(t.Context(), tt.cfg, func(temporal.Ready) { t.Error("it is ready") })
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
