@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"regexp"
 	"slices"
@@ -436,8 +438,8 @@ func fromMemo(m *common.Memo, key string, to any) bool {
 
 // List implements workflows.Operations.
 func (r *Runbooks) List(ctx context.Context, fleet string, size int, token string) ([]workflows.Operation, string, error) {
-	page, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
+	page, ok := parseToken(token)
+	if !ok {
 		return nil, "", problem.Invalidf("page_token", "it is none that ListOperations has given out; begin without one")
 	}
 	query := fmt.Sprintf("WorkflowType = '%s'", globalCutover)
@@ -447,10 +449,6 @@ func (r *Runbooks) List(ctx context.Context, fleet string, size int, token strin
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	list, err := r.client.ListWorkflow(call, &workflowservice.ListWorkflowExecutionsRequest{Namespace: r.cfg.Namespace, Query: query, PageSize: int32(size), NextPageToken: page})
-	var invalid *serviceerror.InvalidArgument
-	if errors.As(err, &invalid) && token != "" {
-		return nil, "", problem.Invalidf("page_token", "it is none that ListOperations has given out; begin without one")
-	}
 	if err != nil {
 		return nil, "", outage(err)
 	}
@@ -464,7 +462,29 @@ func (r *Runbooks) List(ctx context.Context, fleet string, size int, token strin
 		}
 	}
 	slices.SortStableFunc(ops, func(a, b workflows.Operation) int { return b.StartedAt.Compare(a.StartedAt) })
-	return ops, base64.RawURLEncoding.EncodeToString(list.GetNextPageToken()), nil
+	return ops, makeToken(list.GetNextPageToken()), nil
+}
+
+// makeToken is a page token of ours around Temporal's, with a checksum: Temporal takes a token that it has not given out
+// for a failure of its own.
+func makeToken(page []byte) string {
+	if len(page) == 0 {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(slices.Clone(page), crc32.ChecksumIEEE(page)))
+}
+
+// parseToken is the inverse of makeToken.
+func parseToken(token string) (page []byte, ok bool) {
+	if token == "" {
+		return nil, true
+	}
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(b) <= 4 {
+		return nil, false
+	}
+	page, sum := b[:len(b)-4], b[len(b)-4:]
+	return page, binary.BigEndian.Uint32(sum) == crc32.ChecksumIEEE(page)
 }
 
 // Decide implements workflows.Operations.

@@ -3,13 +3,12 @@ package temporal
 import (
 	"context"
 	"crypto/sha256"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"time"
-
-	"embed"
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
@@ -48,13 +47,16 @@ func Build() string {
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
-// register adds the workflows and activities to a worker, or to what replays and tests them.
-func register(r worker.Registry, a *Activities) {
+// registerWorkflows is for workers and for what replays histories.
+func registerWorkflows(r worker.WorkflowRegistry) {
 	pinned := func(name string) workflow.RegisterOptions {
 		return workflow.RegisterOptions{Name: name, VersioningBehavior: workflow.VersioningBehaviorPinned}
 	}
 	r.RegisterWorkflowWithOptions(GlobalCutover, pinned(globalCutover))
 	r.RegisterWorkflowWithOptions(PopDrain, pinned(popDrain))
+}
+
+func registerActivities(r worker.ActivityRegistry, a *Activities) {
 	r.RegisterActivityWithOptions(a.Preflight, activity.RegisterOptions{Name: preflightActivity})
 	r.RegisterActivityWithOptions(a.CutOver, activity.RegisterOptions{Name: cutOverActivity})
 	r.RegisterActivityWithOptions(a.FollowDrain, activity.RegisterOptions{Name: drainActivity})
@@ -78,7 +80,8 @@ func newWorker(c client.Client, taskQueue string, a *Activities, fatal func(erro
 		WorkerStopTimeout: 5 * time.Second,
 		OnFatalError:      fatal,
 	})
-	register(w, a)
+	registerWorkflows(w)
+	registerActivities(w, a)
 	return w
 }
 

@@ -263,7 +263,7 @@ func switched(ctx workflow.Context, f workflow.Future) workflows.Report {
 // follow runs the workflow of a PoP that has switched, and returns its last report.
 func (c *course) follow(ctx workflow.Context, ch workflows.Change, switched workflows.Report) workflows.Report {
 	o := workflow.ChildWorkflowOptions{
-		WorkflowID:        fmt.Sprintf("%s/%s/%s", c.self.ID, c.self.RunID, ch.Pop),
+		WorkflowID:        fmt.Sprintf("%s%s/%s/%s", idPrefix, ch.Fleet, c.self.RunID, ch.Pop),
 		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
 		WorkflowTaskTimeout: taskTimeout,
 		StaticSummary:       fmt.Sprintf("drain %s, switched to %s", ch.Pop, ch.To),

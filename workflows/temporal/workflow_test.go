@@ -75,7 +75,7 @@ func drained(pop string) workflows.Observation {
 // runID is what the test suite calls every run.
 const runID = "default-test-run-id"
 
-// course is a GlobalCutover in the test suite, on a clock that does not wait.
+// rehearsal is a GlobalCutover in the test suite, on a clock that does not wait.
 type rehearsal struct {
 	*testsuite.TestWorkflowEnvironment
 	t      *testing.T
@@ -90,12 +90,8 @@ func rehearse(t *testing.T, f *fleets) *rehearsal {
 	tell := func(_ context.Context, to workflow.Execution, signal string, rep workflows.Report) error {
 		return env.SignalWorkflowByID(to.ID, signal, rep)
 	}
-	a := &Activities{Fleets: f, Tell: tell, Log: slog.New(slog.DiscardHandler)}
-	env.RegisterWorkflowWithOptions(GlobalCutover, workflow.RegisterOptions{Name: globalCutover})
-	env.RegisterWorkflowWithOptions(PopDrain, workflow.RegisterOptions{Name: popDrain})
-	for name, do := range map[string]any{preflightActivity: a.Preflight, cutOverActivity: a.CutOver, drainActivity: a.FollowDrain, verifyActivity: a.Verify} {
-		env.RegisterActivityWithOptions(do, activity.RegisterOptions{Name: name})
-	}
+	registerWorkflows(env)
+	registerActivities(env, &Activities{Fleets: f, Tell: tell, Log: slog.New(slog.DiscardHandler)})
 	return &rehearsal{env, t, f}
 }
 
@@ -522,6 +518,19 @@ func FuzzParseID(f *testing.F) {
 		}
 		if OperationID(strings.TrimPrefix(w, idPrefix), r) != id || strings.ContainsAny(id, "'/% ") {
 			t.Errorf("%q is taken for %q %q", id, w, r)
+		}
+	})
+}
+
+func FuzzParseToken(f *testing.F) {
+	f.Add("")
+	f.Add("bm9uZQ")
+	f.Add(makeToken([]byte("page 2")))
+	f.Fuzz(func(t *testing.T, token string) {
+		if page, ok := parseToken(token); ok && len(page) > 0 {
+			if again, ok := parseToken(makeToken(page)); !ok || string(again) != string(page) {
+				t.Errorf("%q is taken for %q", token, page)
+			}
 		}
 	})
 }

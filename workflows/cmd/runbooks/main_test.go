@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"edgehold.internal/libs/client"
-	"edgehold.internal/libs/problem"
 	"edgehold.internal/libs/service"
 	fleetv1 "edgehold.internal/proto/edgehold/fleet/v1"
 	"edgehold.internal/proto/edgehold/fleet/v1/fleetv1connect"
@@ -201,51 +199,83 @@ func steps(op *runbookv1.Operation) map[runbookv1.Step]int {
 
 func healthy(string) *float64 { return proto.Float64(0.001) }
 
-func TestRollback(t *testing.T) {
+// stage is a fake fleet of its own, on an engine, with a runbooks process.
+type stage struct {
+	testing.TB
+	*fake.Service
+	engine   *process
+	runbooks *process
+	fleetURL string
+	runbookv1connect.RunbookServiceClient
+	ctx context.Context
+}
+
+// open makes a stage of n PoPs on the engine. The fleet, and the task queue, have the test's name.
+func open(t testing.TB, engine *process, n int) *stage {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	s := fake.New(fake.Pops(21)...)
-	s.SwitchTime, s.DrainTime, s.ErrorRatio = 100*time.Millisecond, time.Second, healthy
-	server := engine(t, t.TempDir(), 0)
-	worker := runbooks(t, "--temporal", server.address, "--fleet", fleets(t, s))
-	c := worker.client(t)
-	for i := range 8 {
-		cpu := [2]time.Duration{server.cpu(t), worker.cpu(t)}
-		before := time.Now()
-		started, err := c.Start(ctx, rollback(fmt.Sprintf("key-%d", i)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		answered := time.Since(before)
-		op := watch(ctx, t, c, started.GetOperation().GetId(), nil)
-		if op.GetState() != runbookv1.State_STATE_SUCCEEDED || !op.GetVerification().GetPassed() || steps(op)[runbookv1.Step_STEP_DONE] != 21 {
-			t.Fatalf("%v", op)
-		}
-		var begun, first, last time.Duration
-		for _, p := range op.GetWaves()[0].GetPops() {
-			at := p.GetSwitchedAt().AsTime().Sub(before)
-			last = max(last, at)
-			if first == 0 || at < first {
-				first = at
-			}
-			begun = p.GetStartedAt().AsTime().Sub(before)
-		}
-		t.Logf("start answered %v, waves begun %v, first PoP switched %v, last %v, ended %v; cpu temporal %v runbooks %v", answered.Round(time.Millisecond), begun.Round(time.Millisecond),
-			first.Round(time.Millisecond), last.Round(time.Millisecond), op.GetEndedAt().AsTime().Sub(before).Round(time.Millisecond), server.cpu(t)-cpu[0], worker.cpu(t)-cpu[1])
-	}
+	t.Cleanup(cancel)
+	s := &stage{TB: t, Service: fake.New(fake.Pops(n)...), engine: engine, ctx: ctx}
+	s.Fleet = strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	s.SwitchTime, s.DrainTime, s.ErrorRatio = 100*time.Millisecond, 500*time.Millisecond, healthy
+	s.fleetURL = fleets(t, s.Service)
+	s.start()
+	return s
 }
 
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// start starts the process, again if it was killed.
+func (s *stage) start(more ...string) {
+	s.Helper()
+	s.runbooks = runbooks(s.TB, append(more, "--temporal", s.engine.address, "--fleet", s.fleetURL, "--task-queue", s.Fleet)...)
+	s.RunbookServiceClient = s.runbooks.client(s.TB)
+}
+
+// request is a rollback of the stage's fleet.
+func (s *stage) request(key string) *runbookv1.StartRequest {
+	r := rollback(key)
+	r.GetGlobalCutover().Fleet = s.Fleet
+	return r
+}
+
+// begins starts an operation and returns its id.
+func (s *stage) begins(r *runbookv1.StartRequest) string {
+	s.Helper()
+	res, err := s.Start(s.ctx, r)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return res.GetOperation().GetId()
 }
 
-var _ = problem.KindOf
-var _ = strings.Contains
+// until watches an operation until it is as f says, or has ended.
+func (s *stage) until(id string, f func(*runbookv1.Operation) bool) *runbookv1.Operation {
+	s.Helper()
+	return watch(s.ctx, s.TB, s.RunbookServiceClient, id, f)
+}
+
+// ends watches an operation to its end, which must be this one.
+func (s *stage) ends(id string, state runbookv1.State) *runbookv1.Operation {
+	s.Helper()
+	op := s.until(id, nil)
+	if op.GetState() != state {
+		s.Fatalf("ended as %s: %s", op.GetState(), op.GetMessage())
+	}
+	return op
+}
+
+// onceEach says whether no PoP was switched twice.
+func (s *stage) onceEach() {
+	s.Helper()
+	for pop, n := range s.Switches() {
+		if n > 1 {
+			s.Errorf("PoP %s was switched %d times", pop, n)
+		}
+	}
+}
+
+func act(id, key string) *runbookv1.Act {
+	return &runbookv1.Act{Id: id, Reason: "I looked", IdempotencyKey: key}
+}
 
 // cpu is the processor time that a process has used.
 func (p *process) cpu(t testing.TB) time.Duration {
@@ -260,4 +290,14 @@ func (p *process) cpu(t testing.TB) time.Duration {
 		ticks += n
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// port of an address.
+func port(t testing.TB, address string) int {
+	t.Helper()
+	n, err := strconv.Atoi(address[strings.LastIndexByte(address, ':')+1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
