@@ -185,8 +185,8 @@ func TestSelectorFought(t *testing.T) {
 	s.back(t, ctx, others...)
 	if err := s.Board.Await(ctx, "it stops and says who writes", s.Namespaces(p), func(f v1alpha1.Fleet) bool {
 		for _, c := range f.Status.Conditions {
-			if c.Type == "Contended" && c.Status == metav1.ConditionTrue && strings.Contains(c.Message, "gitops") {
-				return true
+			if c.Type == "SoleWriter" && c.Status == metav1.ConditionFalse && strings.Contains(c.Message, "gitops") {
+				return f.Status.Phase == v1alpha1.PhaseHalted
 			}
 		}
 		return false

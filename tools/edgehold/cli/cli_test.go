@@ -156,7 +156,9 @@ func TestExitCodes(t *testing.T) {
 		return operation(runbookv1.State_STATE_RUNNING), nil
 	}
 	ends := func(state runbookv1.State) func(func(*runbookv1.Operation) error) error {
-		return func(send func(*runbookv1.Operation) error) error { return send(operation(state, runbookv1.Step_STEP_FAILED)) }
+		return func(send func(*runbookv1.Operation) error) error {
+			return send(operation(state, runbookv1.Step_STEP_FAILED))
+		}
 	}
 	refuse := func(c connect.Code) func(*runbookv1.StartRequest) (*runbookv1.Operation, error) {
 		return func(*runbookv1.StartRequest) (*runbookv1.Operation, error) {

@@ -55,8 +55,8 @@ func (a *app) fleetRow(f *fleetv1.Fleet) []string {
 	}
 	message := ""
 	for _, c := range f.GetConditions() {
-		// Conditions whose True is a warning carry the advice.
-		if c.GetStatus() != "True" && c.GetType() == "Ready" || c.GetStatus() == "True" && c.GetType() != "Ready" && c.GetType() != "Parity" {
+		// Every condition of a fleet is good when true; the text of one that is not says what to do.
+		if c.GetStatus() != "True" {
 			message = c.GetMessage()
 			break
 		}
