@@ -219,7 +219,7 @@ func TestRequestsThatCanNeverWork(t *testing.T) {
 		{"no key", everywhere, func(c *fleet.Change) { c.ID = "" }, problem.Invalid, "idempotency_key"},
 		{"a long version", everywhere, func(c *fleet.Change) { c.Version = long }, problem.Invalid, "version"},
 		{"a deadline in the past", everywhere, func(c *fleet.Change) { c.At, c.Deadline = noon, noon }, problem.Invalid, "deadline"},
-		{"a deadline far away", everywhere, func(c *fleet.Change) { c.At, c.Deadline = noon, noon.Add(2 * time.Hour) }, problem.Invalid, "deadline"},
+		{"a deadline far away", everywhere, func(c *fleet.Change) { c.At, c.Deadline = noon, noon.Add(2*time.Hour) }, problem.Invalid, "deadline"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := change(fleet.Blue)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"edgehold.internal/libs/problem"
 	"edgehold.internal/libs/service"
 	"edgehold.internal/services/fleet"
+	"edgehold.internal/services/fleet/file"
 	"edgehold.internal/services/fleet/kube/cluster"
 	"edgehold.internal/services/fleet/kube/controller"
 	"edgehold.internal/services/fleet/rpc"
@@ -31,7 +33,7 @@ type Config struct {
 	Service service.Config
 	// Controller runs the controllers, Serve the FleetService; at least one of them.
 	Controller, Serve bool
-	// Kubeconfig file; empty for $KUBECONFIG, ~/.kube/config or the service account of the pod.
+	// Kubeconfig files, separated as in $PATH; empty for $KUBECONFIG, ~/.kube/config or the service account of the pod.
 	Kubeconfig string
 	// Contexts to control, each with a controller of its own; empty for all of the kubeconfig.
 	Contexts []string
@@ -49,10 +51,25 @@ type Config struct {
 
 // Validate names the field, its value and what is allowed.
 func (c *Config) Validate() error {
-	if c.Serve && c.Pops == "" {
+	switch {
+	case !c.Controller && !c.Serve:
+		return problem.Invalidf("mode", "neither the controller nor the service is asked for; use controller, serve or all")
+	case c.Serve && c.Pops == "":
 		return problem.Invalidf("pops", "is empty; name the file that lists the PoPs")
 	}
+	if twice := duplicate(c.Contexts); twice != "" {
+		return problem.Invalidf("context", "%q is named twice; two controllers of one process would do the same work", twice)
+	}
 	return c.Service.Validate()
+}
+
+func duplicate(names []string) string {
+	for i, n := range names {
+		if slices.Contains(names[:i], n) {
+			return n
+		}
+	}
+	return ""
 }
 
 // Run works until ctx ends. Once it is ready it prints one line of JSON to out.
@@ -64,28 +81,38 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var files []string
-	if c.Kubeconfig != "" {
-		files = []string{c.Kubeconfig}
-	}
-	connections, err := cluster.Open(cluster.Config{Kubeconfig: files, Follow: true, Agent: "edgehold-" + c.Service.Name, Logger: server.Logger()})
+	connections, err := cluster.Open(cluster.Config{Kubeconfig: filepath.SplitList(c.Kubeconfig), Follow: true, Agent: "edgehold-" + c.Service.Name, Logger: server.Logger()})
 	if err != nil {
 		return err
 	}
 	defer connections.Close()
+	var source *file.Source
+	var centre *fleet.Centre
+	if c.Serve {
+		if source, err = c.source(connections); err != nil {
+			return err
+		}
+		centre = fleet.NewCentre(source.Registry(), connections.Cluster, fleet.Limits{})
+		rpc.New(centre, time.Now).Mount(server)
+		server.Registry().MustRegister(connections)
+	}
+	controllers, err := c.controllers(server, connections)
+	if err != nil {
+		return err
+	}
+
 	group, ctx := errgroup.WithContext(ctx)
 	if c.Serve {
-		centre, err := c.centre(connections)
-		if err != nil {
-			return err
-		}
-		rpc.New(centre, time.Now).Mount(server)
-		group.Go(func() error { c.follow(ctx, server, connections, centre); return nil })
+		group.Go(func() error {
+			source.Follow(ctx, followEvery, func(r *fleet.Registry) {
+				centre.Reload(r)
+				server.Logger().Info("the registry was read again", "file", c.Pops, "pops", len(r.Pops))
+			}, func(text string) { server.SetWarning("registry", text) })
+			return nil
+		})
 	}
-	if c.Controller {
-		if err := c.control(ctx, group, server, connections); err != nil {
-			return err
-		}
+	for _, one := range controllers {
+		group.Go(func() error { return one.Run(ctx) })
 	}
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error {
@@ -99,89 +126,43 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	return group.Wait()
 }
 
-func (c *Config) registry(connections *cluster.Connections) (*fleet.Registry, error) {
-	body, err := os.ReadFile(c.Pops)
-	if err != nil {
-		return nil, problem.Invalidf("pops", "cannot be read: %v", err)
-	}
-	return fleet.ParseRegistry(body, connections.Contexts())
-}
-
-func (c *Config) centre(connections *cluster.Connections) (*fleet.Centre, error) {
-	registry, err := c.registry(connections)
-	if err != nil {
-		return nil, err
-	}
-	return fleet.NewCentre(registry, connections.Cluster, fleet.Limits{}), nil
-}
-
 // followEvery is how often the registry and the kubeconfig are looked at.
-const followEvery = 2 * time.Second
+const followEvery = time.Second
 
-// follow puts a changed registry or kubeconfig in force. One that is wrong changes nothing: the last good one stays, and
-// health says why.
-func (c *Config) follow(ctx context.Context, server *service.Server, connections *cluster.Connections, centre *fleet.Centre) {
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	last := stamps(c.Pops, c.Kubeconfig)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := stamps(c.Pops, c.Kubeconfig)
-		if slices.Equal(now, last) {
-			continue
-		}
-		last = now
-		err := connections.Reload()
-		if err == nil {
-			var registry *fleet.Registry
-			if registry, err = c.registry(connections); err == nil {
-				centre.Reload(registry)
-				server.Logger().Info("the registry was reloaded", "file", c.Pops, "pops", len(registry.Pops))
-				server.SetWarning("registry", "")
-				continue
-			}
-		}
-		server.Logger().Error("the registry is wrong; the last good one stays in force", "file", c.Pops, "error", err)
-		server.SetWarning("registry", fmt.Sprintf("%s is wrong and the last good one stays in force: %v", c.Pops, err))
-	}
+// source follows the registry, checked against the kubeconfig of the same moment: both are put in force, or neither.
+func (c *Config) source(connections *cluster.Connections) (*file.Source, error) {
+	return file.Open(c.Pops, connections.Files(), func(body []byte) (registry *fleet.Registry, err error) {
+		err = connections.Reload(func(contexts []string) error {
+			registry, err = fleet.ParseRegistry(body, contexts)
+			return err
+		})
+		return registry, err
+	})
 }
 
-// stamps tells whether files changed: their modification times and sizes.
-func stamps(files ...string) []string {
-	var out []string
-	for _, f := range files {
-		if info, err := os.Stat(f); err == nil {
-			out = append(out, fmt.Sprint(info.ModTime().UnixNano(), info.Size()))
-		} else {
-			out = append(out, "")
-		}
+// controllers has one for each context.
+func (c *Config) controllers(server *service.Server, connections *cluster.Connections) ([]*controller.Controller, error) {
+	if !c.Controller {
+		return nil, nil
 	}
-	return out
-}
-
-// control adds a controller for each context to the group.
-func (c *Config) control(ctx context.Context, group *errgroup.Group, server *service.Server, connections *cluster.Connections) error {
 	contexts := c.Contexts
 	if len(contexts) == 0 {
 		contexts = connections.Contexts()
 	}
+	var all []*controller.Controller
 	for _, name := range contexts {
 		rest, err := connections.RESTConfig(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		one, err := controller.New(controller.Config{Cluster: name, RESTConfig: rest, Namespaces: c.Namespaces, DialMap: c.DialMap,
 			LeaderElection: c.LeaderElection, LeaderNamespace: c.LeaderNamespace, Logger: server.Logger(), Registry: server.Registry()})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		group.Go(func() error { return one.Run(ctx) })
+		all = append(all, one)
 	}
-	return nil
+	return all, nil
 }
 
 func main() {
@@ -209,7 +190,7 @@ func command() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return Run(cmd.Context(), *c, cmd.OutOrStdout()) }}
 		fs := cmd.Flags()
 		c.Service.Flags(fs)
-		fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, ~/.kube/config or the pod's service account)")
+		fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig file, or several separated by : (default: $KUBECONFIG, ~/.kube/config or the pod's service account)")
 		if mode.serve {
 			fs.StringVar(&c.Pops, "pops", "", "file that lists the PoPs; it is followed")
 		}

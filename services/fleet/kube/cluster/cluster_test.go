@@ -581,21 +581,28 @@ func testReload(t *testing.T, r *real) {
 	}()
 	<-seen
 
+	accept := func([]string) error { return nil }
 	write("{}")
-	if err := c.Reload(); problem.KindOf(err) != problem.Invalid {
+	if err := c.Reload(accept); problem.KindOf(err) != problem.Invalid {
 		t.Errorf("an empty kubeconfig: %v", err)
 	}
 	if got := c.Contexts(); !slices.Equal(got, []string{"cluster-1"}) {
 		t.Errorf("contexts %v", got)
 	}
 	write(strings.ReplaceAll(string(text), r.Address, "127.0.0.1:1"))
-	if err := c.Reload(); err != nil {
+	if err := c.Reload(func([]string) error { return problem.Invalidf("pops", "wrong") }); problem.KindOf(err) != problem.Invalid {
+		t.Errorf("a registry that does not fit: %v", err)
+	}
+	if _, err := here.Fleets(t.Context(), "edge"); err != nil {
+		t.Errorf("after a kubeconfig that was not accepted: %v", err)
+	}
+	if err := c.Reload(accept); err != nil {
 		t.Fatal(err)
 	}
 	_, err = here.Fleets(t.Context(), "edge")
 	expect(t, err, problem.Unavailable, "connection refused")
 	write(string(text))
-	if err := c.Reload(); err != nil {
+	if err := c.Reload(accept); err != nil {
 		t.Fatal(err)
 	}
 	f := r.fleet(t, "r0")

@@ -70,9 +70,9 @@ type Connections struct {
 type connection struct {
 	client client.WithWatch
 	mirror *mirror
-	start  sync.Once
-	stop   context.CancelFunc
+	start  sync.Once // of the mirror
 	ctx    context.Context
+	stop   context.CancelFunc
 }
 
 // Open reads the kubeconfig; nothing is connected before it is used. Invalid when a file is missing or wrong.
@@ -132,11 +132,26 @@ func (c *Connections) Contexts() []string {
 	return slices.Sorted(maps.Keys(c.file.Contexts))
 }
 
-// Reload reads the kubeconfig again. Contexts that changed are connected anew, and calls that wait on them go on there.
-// On an error everything stays as it is.
-func (c *Connections) Reload() error {
+// Files are those that the kubeconfig was read from and that exist.
+func (c *Connections) Files() []string {
+	files := c.config.Kubeconfig
+	if len(files) == 0 {
+		files = clientcmd.NewDefaultClientConfigLoadingRules().Precedence
+	}
+	return slices.DeleteFunc(slices.Clone(files), func(file string) bool {
+		_, err := os.Stat(file)
+		return err != nil
+	})
+}
+
+// Reload reads the kubeconfig again and puts it in force if accept, which gets its contexts, returns no error. Contexts
+// that changed are connected anew, and calls that wait on them go on there. On an error everything stays as it is.
+func (c *Connections) Reload(accept func(contexts []string) error) error {
 	next, err := load(c.config.Kubeconfig)
 	if err != nil {
+		return err
+	}
+	if err := accept(slices.Sorted(maps.Keys(next.Contexts))); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -174,7 +189,7 @@ func (c *Connections) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, conn := range c.open {
-		conn.close()
+		conn.stop()
 	}
 }
 
@@ -240,15 +255,11 @@ func (c *Connections) connect(name string) (*connection, error) {
 		return nil, fmt.Errorf("connect context %q: %w", name, err)
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
-	conn := &connection{client: api, mirror: newMirror(api), ctx: ctx}
-	conn.stop = func() { cancel(); httpClient.CloseIdleConnections() }
+	conn := &connection{client: api, mirror: newMirror(api), ctx: ctx, stop: func() { cancel(); httpClient.CloseIdleConnections() }}
 	c.open[name] = conn
 	return conn, nil
 }
 
-func (conn *connection) close() { conn.stop() }
-
-// follow starts the watch of a connection, once.
 // RESTConfig is how to reach the cluster of a context, for a controller in it. Invalid when there is no such context.
 func (c *Connections) RESTConfig(name string) (*rest.Config, error) {
 	c.mu.Lock()
@@ -271,6 +282,7 @@ func (c *Connections) restConfig(name string) (config *rest.Config, err error) {
 	return config, nil
 }
 
+// follow starts the watch of a connection, once.
 func (c *Connections) follow(conn *connection) {
 	conn.start.Do(func() { c.tasks.Go(func() { conn.mirror.run(conn.ctx) }) })
 }

@@ -246,3 +246,10 @@ func (m *mirror) all(namespace string) (fleets []*v1alpha1.Fleet, known bool, er
 	}
 	return fleets, m.synced, m.err
 }
+
+// state is whether anything is known, and why it may be out of date.
+func (m *mirror) state() (known bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.synced, m.err
+}

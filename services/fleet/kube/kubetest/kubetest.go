@@ -56,11 +56,15 @@ func Run(t testing.TB, name string) *Cluster {
 	if testing.Short() {
 		t.Skip("a control plane takes seconds; run without -short")
 	}
-	root, err := Root()
-	if err != nil {
-		t.Fatal(err)
+	dir := os.Getenv("EDGEHOLD_BIN")
+	if dir == "" {
+		root, err := Root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Join(root, ".edgehold", "bin")
 	}
-	binary := filepath.Join(root, ".edgehold", "bin", "edgehold-control-plane")
+	binary := filepath.Join(dir, "edgehold-control-plane")
 	if _, err := os.Stat(binary); err != nil {
 		t.Skip("the control plane is not built; run: make engines")
 	}
