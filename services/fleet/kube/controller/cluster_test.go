@@ -1,7 +1,6 @@
 package controller_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,162 +8,101 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
+	"slices"
+	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"edgehold.internal/services/fleet/kube"
+	"edgehold.internal/services/fleet/kube/kubetest"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
 
-// The tests of this file run against one real control plane (etcd, API server, controller manager, scheduler). Its pods are
-// servers of this process: a kubelet that needs no images.
-var shared struct {
-	once sync.Once
-	err  error
-	rest *rest.Config
-	stop func()
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if shared.stop != nil {
-		shared.stop()
-	}
-	os.Exit(code)
-}
-
 // cluster is a namespace of the control plane.
 type cluster struct {
 	client.WithWatch
+	plane     *plane
 	rest      *rest.Config
 	namespace string
 }
 
-// open gives a namespace with a fleet's CRD, and skips where there is no control plane to be had.
-func open(t *testing.T) *cluster {
+// plane is a real control plane with the Fleet's CRD and a node whose pods are servers of this process: a kubelet that needs
+// no images.
+type plane struct {
+	rest   *rest.Config
+	api    client.WithWatch
+	prefix string // of the pods' addresses
+
+	mu    sync.Mutex
+	pods  map[types.UID]string // address by pod
+	edges map[string]*edge     // by address
+}
+
+func newPlane(t *testing.T) *plane {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: starts a control plane")
+	engine := kubetest.Run(t, "test")
+	config, err := clientcmd.BuildConfigFromFlags("", engine.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
 	}
-	binary := os.Getenv("EDGEHOLD_BIN")
-	if binary == "" {
-		binary = "../../../../.edgehold/bin"
-	}
-	binary = filepath.Join(binary, "edgehold-control-plane")
-	if _, err := os.Stat(binary); err != nil {
-		t.Skipf("needs a Kubernetes control plane: make engines (%v)", err)
-	}
-	shared.once.Do(func() { shared.err = start(binary) })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
+	config.QPS = -1
 	scheme := k8sruntime.NewScheme()
-	for _, add := range kube.AddTypes {
+	for _, add := range append(slices.Clone(kube.AddTypes), eventsv1.AddToScheme) {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
 	}
-	api, err := client.NewWithWatch(shared.rest, client.Options{Scheme: scheme})
+	api, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{WithWatch: api, rest: shared.rest}
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "pop-"}}
-	if err := api.Create(t.Context(), ns); err != nil {
+	host, _, err := net.SplitHostPort(engine.Address)
+	if err != nil {
 		t.Fatal(err)
 	}
-	c.namespace = ns.Name
-	return c
+	p := &plane{rest: config, api: api, prefix: strings.TrimSuffix(strings.TrimPrefix(host, "127."), "0.1"), pods: map[types.UID]string{}, edges: map[string]*edge{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	t.Cleanup(func() { cancel(); done.Wait(); p.close() })
+	if err := p.runNode(ctx, &done); err != nil {
+		t.Fatal(err)
+	}
+	if err := applyCRD(t.Context(), api); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
-func start(binary string) error {
-	dir, err := os.MkdirTemp("", "edgehold-fleet-test-")
-	if err != nil {
-		return err
+func (p *plane) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.edges {
+		e.server.Close()
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		return err
+}
+
+// open gives a namespace.
+func (p *plane) open(t *testing.T) *cluster {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "pop-"}}
+	if err := p.api.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
 	}
-	// The engine ends with the thread that started it, so that thread must stay.
-	ready := make(chan error, 1)
-	var kubeconfig string
-	quit := make(chan struct{})
-	ended := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		defer close(ended)
-		cmd := exec.Command(binary, "--dir", filepath.Join(dir, "state"), "--name", "test", "--bind", "127.99.0.1", "--port", "0", "--service-cidr", "10.99.128.0/17")
-		cmd.Stderr = log
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			ready <- err
-			return
-		}
-		go func() {
-			lines := bufio.NewScanner(out)
-			for lines.Scan() {
-				var line struct {
-					Ready      bool
-					Kubeconfig string
-				}
-				if json.Unmarshal(lines.Bytes(), &line) == nil && line.Ready {
-					kubeconfig = line.Kubeconfig
-					ready <- nil
-				}
-			}
-			ready <- fmt.Errorf("the control plane ended before it was ready; its log is %s", log.Name())
-		}()
-		<-quit
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait()
-		timer.Stop()
-	}()
-	shared.stop = func() { close(quit); <-ended; _ = os.RemoveAll(dir) }
-	select {
-	case err = <-ready:
-	case <-time.After(90 * time.Second):
-		err = fmt.Errorf("the control plane was not ready after 90 s; its log is %s", log.Name())
-	}
-	if err != nil {
-		return err
-	}
-	if shared.rest, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
-		return err
-	}
-	shared.rest.QPS = -1
-	api, err := client.New(shared.rest, client.Options{})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	_ = cancel // ends with the process
-	if err := applyCRD(ctx, api); err != nil {
-		return err
-	}
-	return runNode(shared.rest)
+	return &cluster{WithWatch: p.api, plane: p, rest: p.rest, namespace: ns.Name}
 }
 
 func applyCRD(ctx context.Context, api client.Client) error {
@@ -200,99 +138,117 @@ func applyCRD(ctx context.Context, api client.Client) error {
 
 // runNode plays the kubelet: it keeps a node ready and answers for its pods. A pod with the annotation test/ready=false stays
 // unready.
-func runNode(config *rest.Config) error {
-	scheme := k8sruntime.NewScheme()
-	_ = corev1.AddToScheme(scheme)
-	api, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return err
-	}
-	ctx := context.Background()
+func (p *plane) runNode(ctx context.Context, done *sync.WaitGroup) error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
-	if err := api.Create(ctx, node); err != nil {
+	if err := p.api.Create(ctx, node); err != nil {
 		return err
 	}
 	beat := func() error {
-		if err := api.Get(ctx, types.NamespacedName{Name: "node-1"}, node); err != nil {
+		if err := p.api.Get(ctx, types.NamespacedName{Name: "node-1"}, node); err != nil {
 			return err
 		}
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Test", LastHeartbeatTime: metav1.Now()}}
-		node.Status.Capacity = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("64"), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("200")}
+		node.Status.Capacity = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("64"), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("1000")}
 		node.Status.Allocatable = node.Status.Capacity
-		return api.Status().Update(ctx, node)
+		return p.api.Status().Update(ctx, node)
 	}
 	if err := beat(); err != nil {
 		return err
 	}
-	go func() {
-		for {
-			time.Sleep(5 * time.Second)
-			_ = beat() // fails when the control plane is stopped, and then nobody needs it
-		}
-	}()
-	go func() {
-		for {
-			var pods corev1.PodList
-			if err := api.List(ctx, &pods); err == nil {
-				if w, err := api.Watch(ctx, &corev1.PodList{}); err == nil {
-					for i := range pods.Items {
-						runPod(ctx, api, &pods.Items[i])
-					}
-					for event := range w.ResultChan() {
-						if p, ok := event.Object.(*corev1.Pod); ok && event.Type != "DELETED" {
-							runPod(ctx, api, p)
-						}
-					}
-				}
+	done.Go(func() {
+		tick := time.NewTicker(5 * time.Second)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+				_ = beat() // the next one counts as well
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
-	}()
+	})
+	w, err := p.api.Watch(ctx, &corev1.PodList{})
+	if err != nil {
+		return err
+	}
+	done.Go(func() {
+		defer w.Stop()
+		for event := range w.ResultChan() {
+			if pod, ok := event.Object.(*corev1.Pod); ok && event.Type != watch.Deleted {
+				p.runPod(ctx, pod)
+			}
+		}
+	})
 	return nil
 }
 
-var podSeries struct {
-	sync.Mutex
-	n   int
-	ips map[types.UID]string
-}
-
-func runPod(ctx context.Context, api client.Client, p *corev1.Pod) {
-	if p.DeletionTimestamp != nil {
-		_ = api.Delete(ctx, p, client.GracePeriodSeconds(0))
+func (p *plane) runPod(ctx context.Context, pod *corev1.Pod) {
+	if pod.DeletionTimestamp != nil {
+		_ = p.api.Delete(ctx, pod, client.GracePeriodSeconds(0)) // gone already is as good
 		return
 	}
 	want := corev1.ConditionTrue
-	if p.Annotations["test/ready"] == "false" {
+	if pod.Annotations["test/ready"] == "false" {
 		want = corev1.ConditionFalse
 	}
-	for _, c := range p.Status.Conditions {
+	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady && c.Status == want {
 			return
 		}
 	}
-	if p.Spec.NodeName == "" {
+	if pod.Spec.NodeName == "" {
 		return
 	}
-	podSeries.Lock()
-	if podSeries.ips == nil {
-		podSeries.ips = map[types.UID]string{}
-	}
-	ip := podSeries.ips[p.UID]
-	if ip == "" {
-		podSeries.n++
-		ip = fmt.Sprintf("10.99.%d.%d", podSeries.n/200, podSeries.n%200+2)
-		podSeries.ips[p.UID] = ip
-	}
-	podSeries.Unlock()
-	startEdge(ip)
-	p = p.DeepCopy()
+	ip := p.address(pod.UID)
+	pod = pod.DeepCopy()
 	now := metav1.Now()
-	p.Status.Phase = corev1.PodRunning
-	p.Status.PodIP, p.Status.PodIPs = ip, []corev1.PodIP{{IP: ip}}
-	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: want, LastTransitionTime: now}, {Type: corev1.ContainersReady, Status: want, LastTransitionTime: now}}
-	if err := api.Status().Update(ctx, p); apierrors.IsConflict(err) {
-		return // the event of the later version follows
+	pod.Status.Phase = corev1.PodRunning
+	pod.Status.PodIP, pod.Status.PodIPs = ip, []corev1.PodIP{{IP: ip}}
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: want, LastTransitionTime: now}, {Type: corev1.ContainersReady, Status: want, LastTransitionTime: now}}
+	_ = p.api.Status().Update(ctx, pod) // after a conflict the event of the later version follows
+}
+
+// address of a pod, with a server on it.
+func (p *plane) address(uid types.UID) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ip := p.pods[uid]; ip != "" {
+		return ip
+	}
+	n := len(p.pods)
+	suffix := fmt.Sprintf("%s%d.%d", p.prefix, n/200+1, n%200+2)
+	p.pods[uid] = "10." + suffix
+	p.edges["10."+suffix] = startEdge("127." + suffix + ":9901")
+	return "10." + suffix
+}
+
+// edges of a colour's pods.
+func (c *cluster) edges(t *testing.T, colour v1alpha1.Colour) []*edge {
+	t.Helper()
+	var pods corev1.PodList
+	if err := c.List(t.Context(), &pods, client.InNamespace(c.namespace), client.MatchingLabels{v1alpha1.ColourLabel: string(colour)}); err != nil {
+		t.Fatal(err)
+	}
+	c.plane.mu.Lock()
+	defer c.plane.mu.Unlock()
+	var out []*edge
+	for _, p := range pods.Items {
+		out = append(out, c.plane.edges[p.Status.PodIP])
+	}
+	return out
+}
+
+// setReady makes all pods of a colour ready or not.
+func (c *cluster) setReady(t *testing.T, colour v1alpha1.Colour, ready string) {
+	t.Helper()
+	var pods corev1.PodList
+	if err := c.List(t.Context(), &pods, client.InNamespace(c.namespace), client.MatchingLabels{v1alpha1.ColourLabel: string(colour)}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range pods.Items {
+		body := fmt.Appendf(nil, `{"metadata":{"annotations":{"test/ready":%q}}}`, ready)
+		if err := c.Patch(t.Context(), &pods.Items[i], client.RawPatch(types.MergePatchType, body)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -303,22 +259,28 @@ type edge struct {
 	drains, undrains, resets   int
 	draining, dead, keepsAlive bool
 	lastAccepted               time.Time
-}
-
-var edges sync.Map // pod IP → *edge
-
-func edgeOf(ip string) *edge {
-	e, _ := edges.Load(ip)
-	return e.(*edge)
+	server                     *httptest.Server
 }
 
 func (e *edge) do(f func(*edge)) { e.mu.Lock(); defer e.mu.Unlock(); f(e) }
 
-func startEdge(ip string) {
-	e := &edge{lastAccepted: time.Now()}
-	if _, there := edges.LoadOrStore(ip, e); there {
-		return
+// until waits for what the pod was told. Nothing announces that to a test.
+func (e *edge) until(t *testing.T, what string, is func(*edge) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ok := false
+		e.do(func(e *edge) { ok = is(e) })
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the pod was not %s", what)
+		}
 	}
+}
+
+func startEdge(address string) *edge {
+	e := &edge{lastAccepted: time.Now()}
 	mux := http.NewServeMux()
 	hook := func(pattern string, f func() any) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
@@ -347,17 +309,23 @@ func startEdge(ip string) {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
+		if e.dead {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		e.requests += 10
 		fmt.Fprintf(w, "edge_requests_total{code=\"200\"} %d\nedge_errors_total %d\n", e.requests, e.errors)
 	})
 	s := httptest.NewUnstartedServer(mux)
-	l, err := net.Listen("tcp", "127"+ip[2:]+":9901")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
-		panic(err)
+		panic(err) // the block of loopback belongs to the test
 	}
 	s.Listener.Close()
 	s.Listener = l
 	s.Start()
+	e.server = s
+	return e
 }
 
 // pop makes a Service, two Deployments and a Fleet, as deploy/demo has them.
