@@ -61,8 +61,8 @@ func reset(c *net.TCPConn) {
 }
 
 // source reads a connection with a buffer only while there is something to read. Splicing, which io.Copy does between two
-// TCP connections, measures 7 % less CPU on bulk and 10 % more on small requests, and holds two pipes, so six files instead
-// of two, for as long as a connection is open; open files are what a node runs out of first.
+// TCP connections, measured 10 % less CPU on bulk, 14 % more on small requests over 500 connections, and holds two pipes, so
+// six files instead of two, for as long as a connection is open; open files are what a node runs out of first.
 type source struct {
 	raw    syscall.RawConn
 	buffer *[bufferSize]byte // nil while waiting
