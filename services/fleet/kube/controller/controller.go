@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ import (
 	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -116,6 +118,8 @@ func New(config Config) (*Controller, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
+	// What controller-runtime says outside any manager; without a logger it prints a stack instead.
+	sayOnce.Do(func() { ctrllog.SetLogger(logr.FromSlogHandler(quiet{config.Logger.Handler()})) })
 	if config.Audit == nil {
 		config.Audit = config.Logger
 	}
@@ -133,6 +137,8 @@ func New(config Config) (*Controller, error) {
 	c.config.RESTConfig.Wrap(func(next http.RoundTripper) http.RoundTripper { return &dated{next: next, keeper: c.keeper} })
 	return c, nil
 }
+
+var sayOnce sync.Once
 
 // Ready is closed when the caches are filled for the first time and the controller works (as the leader, if there is an
 // election).
@@ -244,6 +250,20 @@ type quiet struct{ slog.Handler }
 
 func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+}
+
+// Handle leaves out what merely says that we are being stopped.
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	stopping := false
+	r.Attrs(func(a slog.Attr) bool {
+		err, ok := a.Value.Any().(error)
+		stopping = stopping || ok && (errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "context canceled"))
+		return !stopping
+	})
+	if stopping {
+		return nil
+	}
+	return q.Handler.Handle(ctx, r)
 }
 
 func (q quiet) WithAttrs(a []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(a)} }
