@@ -154,9 +154,9 @@ func TestMix(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close(); <-done })
 	r := run(t, l.Addr().String(), func(c *Config) {
 		c.Targets[0].URL = "http://edge.example/x?y=1"
-		c.NewConnShare, c.H2Share, c.Rate = 0.2, 0.3, 1000
+		c.NewConnShare, c.H2Share, c.Rate = 0.2, 0.3, 400
 	})
-	until(t, "answers", ended(r, 1000))
+	until(t, "answers", ended(r, 600))
 	res := r.Stop()
 	if res.Failed != 0 {
 		t.Fatalf("%v %+v", res.FailedByReason, res.Failures[0])
@@ -477,7 +477,11 @@ func TestH2(t *testing.T) {
 			r := run(t, h2server(t, c.serve), func(cfg *Config) { cfg.Rate, cfg.H2Share, cfg.Timeout = 100, 1, 400*time.Millisecond })
 			until(t, "an end", ended(r, 20))
 			res := r.Stop()
-			if c.want == "" && res.Failed != 0 || c.want != "" && res.FailedByReason[c.want] != res.Failed || (res.Resent > 0) != c.resent {
+			as := res.FailedByReason[c.want]
+			if c.want == CutShort {
+				as += res.FailedByReason[EOF] // of a second stream, when the machine is slow enough for one to be open beside the first
+			}
+			if c.want == "" && res.Failed != 0 || c.want != "" && as != res.Failed || (res.Resent > 0) != c.resent {
 				t.Errorf("%d requests, %d good, failed %v, resent %d; the first failure: %+v", res.Requests, res.Good, res.FailedByReason, res.Resent, append(res.Failures, Failure{})[0])
 			}
 			if c.want != "" && res.Good != 0 || res.ByKind[KindH2] != res.Requests {

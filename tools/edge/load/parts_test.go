@@ -264,3 +264,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzHistogram(f *testing.F) {
+	f.Add([]byte("[[1,2],[700,1]]"))
+	f.Add([]byte("[]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var h, again Histogram
+		if h.UnmarshalJSON(text) != nil {
+			return
+		}
+		out, err := h.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.UnmarshalJSON(out); err != nil || !slices.Equal(h.bins, again.bins) && h.Count() > 0 {
+			t.Errorf("%s is written as %s, which is another: %v", text, out, err)
+		}
+	})
+}
