@@ -121,7 +121,7 @@ func observation(m *fleetv1.WatchFleetsResponse) workflows.Observation {
 	}
 	if c := fl.GetLastCutover(); c != nil {
 		o.Last = &workflows.PopCutover{Key: c.GetId(), From: fromColour(c.GetFrom()), DeclaredAt: fromTime(c.GetDeclaredAt()), SwitchedAt: fromTime(c.GetSwitchedAt()), DrainedAt: fromTime(c.GetDrainedAt()),
-			Ended: c.GetOutcome() != fleetv1.Outcome_OUTCOME_RUNNING && c.GetOutcome() != fleetv1.Outcome_OUTCOME_UNSPECIFIED,
+			Ended:  c.GetOutcome() != fleetv1.Outcome_OUTCOME_RUNNING && c.GetOutcome() != fleetv1.Outcome_OUTCOME_UNSPECIFIED,
 			Undone: undone(c.GetOutcome()), Message: c.GetMessage(), Drained: c.ConnectionsDrained, Reset: c.ConnectionsReset, Left: c.ConnectionsLeft}
 	}
 	if t := fl.GetTraffic(); t != nil {

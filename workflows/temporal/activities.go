@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -29,14 +30,14 @@ type Activities struct {
 
 // Preflight finds out what each PoP would do.
 func (a *Activities) Preflight(ctx context.Context, r workflows.Request) (workflows.Plan, error) {
-	defer beat(ctx)()
+	defer beat(func() { activity.RecordHeartbeat(ctx) })()
 	plan, err := a.Fleets.Plan(ctx, r)
 	return plan, a.failed(ctx, err)
 }
 
 // CutOver switches one PoP. A cancel keeps it from asking, and does not keep it from hearing the answer.
 func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Report, error) {
-	defer beat(ctx)()
+	defer beat(func() { activity.RecordHeartbeat(ctx) })()
 	if in.Delay > 0 && activity.GetInfo(ctx).Attempt == 1 {
 		timer := time.NewTimer(in.Delay)
 		defer timer.Stop()
@@ -62,16 +63,27 @@ func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Rep
 	return rep, nil
 }
 
-// FollowDrain returns when the PoP has drained. It tells of the open connections each time they have halved, so that a
-// history holds a few reports of a drain however many connections there were.
+// FollowDrain returns when the PoP has drained. With its heartbeats it tells of the open connections, each time they have
+// halved: a short drain costs its history nothing, and a long one a few reports however many connections there were.
 func (a *Activities) FollowDrain(ctx context.Context, in DrainInput) (workflows.Report, error) {
-	defer beat(ctx)()
-	drained := errors.New("drained")
+	var mu sync.Mutex
 	rep := in.Switched
 	rep.Step = workflows.Draining
-	told := int64(-1)
+	var told halves
+	defer beat(func() {
+		mu.Lock()
+		now := rep
+		mu.Unlock()
+		activity.RecordHeartbeat(ctx, now.Open)
+		if told.news(now.Open) {
+			a.tell(ctx, in.Parent, now)
+		}
+	})()
+	drained := errors.New("drained")
 	seen := false
 	err := a.Fleets.Watch(call.WithOperation(ctx, in.Operation), in.Change.Fleet, []string{in.Change.Pop}, func(o workflows.Observation) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if o.Problem != "" || o.Last == nil {
 			return nil // the PoP goes on by itself, and is seen again when it can be read
 		}
@@ -83,17 +95,13 @@ func (a *Activities) FollowDrain(ctx context.Context, in DrainInput) (workflows.
 			return drained
 		}
 		seen = true
-		rep = workflows.Drained(rep, o)
-		if rep.Step != workflows.Draining {
+		if rep = workflows.Drained(rep, o); rep.Step != workflows.Draining {
 			return drained
-		}
-		if rep.Open != nil && (told < 0 || *rep.Open <= told/2) {
-			told = *rep.Open
-			activity.RecordHeartbeat(ctx, told)
-			a.tell(ctx, in.Parent, rep)
 		}
 		return nil
 	})
+	mu.Lock()
+	defer mu.Unlock()
 	if errors.Is(err, drained) {
 		return rep, nil
 	}
@@ -109,7 +117,7 @@ func (a *Activities) FollowDrain(ctx context.Context, in DrainInput) (workflows.
 // Verify waits until every switched PoP has a measure from after its switch and the error ratio is back under the
 // limit, or in.Limit has passed.
 func (a *Activities) Verify(ctx context.Context, in VerifyInput) (workflows.Verification, error) {
-	defer beat(ctx)()
+	defer beat(func() { activity.RecordHeartbeat(ctx) })()
 	enough := errors.New("enough")
 	pops := make([]string, len(in.Switched))
 	for i, p := range in.Switched {
@@ -178,8 +186,24 @@ func stopping(ctx context.Context) bool {
 	}
 }
 
-// beat sends heartbeats until it is told to stop. They also bring word of a cancel.
-func beat(ctx context.Context) (stop func()) {
+// halves picks the numbers worth telling of: the first, and those at most half of the one told before.
+type halves struct {
+	any  bool
+	told int64
+}
+
+func (h *halves) news(open *int64) bool {
+	if open == nil || h.any && *open > h.told/2 {
+		return false
+	}
+	fresh := !h.any || *open != h.told
+	h.any, h.told = true, *open
+	return fresh
+}
+
+// beat calls alive, which sends a heartbeat, at intervals until it is told to stop. Heartbeats also bring word of a
+// cancel.
+func beat(alive func()) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -188,7 +212,7 @@ func beat(ctx context.Context) (stop func()) {
 		for {
 			select {
 			case <-ticker.C:
-				activity.RecordHeartbeat(ctx)
+				alive()
 			case <-done:
 				return
 			}

@@ -386,7 +386,6 @@ func TestCancelInTemporalIsAnAbort(t *testing.T) {
 }
 
 func TestDrainIsFollowed(t *testing.T) {
-	var reports []workflows.Report
 	f := &fleets{watch: func(ctx context.Context, pops []string, on func(workflows.Observation) error) error {
 		o := drained(pops[0])
 		last := *o.Last
@@ -411,10 +410,7 @@ func TestDrainIsFollowed(t *testing.T) {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quiet{discard{}})
 	env := suite.NewTestActivityEnvironment()
-	a := &Activities{Fleets: f, Log: slog.New(slog.DiscardHandler), Tell: func(_ context.Context, _ workflow.Execution, _ string, rep workflows.Report) error {
-		reports = append(reports, rep)
-		return nil
-	}}
+	a := &Activities{Fleets: f, Log: slog.New(slog.DiscardHandler)}
 	env.RegisterActivity(a)
 	v, err := env.ExecuteActivity(a.FollowDrain, DrainInput{Change: workflows.Change{Pop: "fra1", Key: runID + "/fra1/switch"},
 		Switched: workflows.Report{Pop: "fra1", Step: workflows.Switched, SwitchedAt: switchedAt}})
@@ -425,11 +421,20 @@ func TestDrainIsFollowed(t *testing.T) {
 	if err := v.Get(&rep); err != nil || rep.Step != workflows.Done {
 		t.Fatalf("%v %+v", err, rep)
 	}
-	var told []string
-	for _, r := range reports {
-		told = append(told, fmt.Sprint(*r.Open))
+	if *rep.Drained != 0 || rep.DrainedAt.IsZero() {
+		t.Errorf("%+v", rep)
 	}
-	if got := strings.Join(told, " "); got != "100 50 25 12 6 3 1" {
+}
+
+func TestHalves(t *testing.T) {
+	var h halves
+	var told []string
+	for _, n := range []int64{100, 90, 50, 49, 25, 24, 3, 2, 1, 1, 0, 0} {
+		if h.news(&n) {
+			told = append(told, fmt.Sprint(n))
+		}
+	}
+	if got := strings.Join(told, " "); got != "100 50 25 3 1 0" || h.news(nil) {
 		t.Errorf("told of %s", got)
 	}
 }

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,18 +16,23 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	libclient "edgehold.internal/libs/client"
 	"edgehold.internal/libs/problem"
+	"edgehold.internal/libs/service"
 	fleetv1 "edgehold.internal/proto/edgehold/fleet/v1"
 	runbookv1 "edgehold.internal/proto/edgehold/runbook/v1"
+	"edgehold.internal/proto/edgehold/runbook/v1/runbookv1connect"
+	"edgehold.internal/workflows/fake"
+	"edgehold.internal/workflows/temporal"
 )
 
 var record = flag.Bool("record", false, "write the histories of TestRecordedCourses to temporal/testdata")
@@ -33,7 +42,7 @@ func TestOperations(t *testing.T) {
 	server := engine(t, t.TempDir(), 0)
 	for name, part := range map[string]func(*stage){
 		"rollback": everyPopRollsBack, "keys": keysAreKept, "two starts": twoStarts, "decisions": decisions, "bad input": badInput,
-		"wrong ids": wrongIDs, "two processes": workerAndServiceApart, "watchers": watchersShare, "kill": workerIsKilled,
+		"wrong ids": wrongIDs, "two processes": workerAndServiceApart, "watchers": watchersShare, "drain": drainIsShown, "kill": workerIsKilled,
 	} {
 		t.Run(name, func(t *testing.T) { part(open(t, server, 6)) })
 	}
@@ -202,17 +211,19 @@ func badInput(s *stage) {
 		kind   problem.Kind
 		says   string
 	}{
-		"unknown fleet":     {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Fleet = "nowhere" }, problem.NotFound, "nowhere"},
-		"unknown PoP":       {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope = pops("atlantis") }, problem.NotFound, "atlantis"},
-		"unknown colour":    {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.To = 7 }, problem.Invalid, "to"},
-		"no scope":          {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope = nil }, problem.Invalid, "scope"},
-		"empty scope":       {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope = pops() }, problem.Invalid, "empty scope"},
-		"no reason":         {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.Reason = "" }, problem.Invalid, "reason"},
-		"no key":            {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.IdempotencyKey = "" }, problem.Invalid, "idempotency_key"},
-		"no runbook":        {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.Runbook = nil }, problem.Invalid, "runbook"},
-		"no kind":           {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Kind = 0 }, problem.Invalid, "kind"},
-		"cutover to where":  {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Kind = runbookv1.Kind_KIND_CUTOVER }, problem.Invalid, "blue or green"},
-		"first PoP outside": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope, g.FirstPop = pops("pop001"), "pop002" }, problem.Invalid, "first_pop"},
+		"unknown fleet":    {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Fleet = "nowhere" }, problem.NotFound, "nowhere"},
+		"unknown PoP":      {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope = pops("atlantis") }, problem.NotFound, "atlantis"},
+		"unknown colour":   {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.To = 7 }, problem.Invalid, "to"},
+		"no scope":         {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope = nil }, problem.Invalid, "scope"},
+		"empty scope":      {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Scope = pops() }, problem.Invalid, "empty scope"},
+		"no reason":        {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.Reason = "" }, problem.Invalid, "reason"},
+		"no key":           {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.IdempotencyKey = "" }, problem.Invalid, "idempotency_key"},
+		"no runbook":       {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.Runbook = nil }, problem.Invalid, "runbook"},
+		"no kind":          {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Kind = 0 }, problem.Invalid, "kind"},
+		"cutover to where": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Kind = runbookv1.Kind_KIND_CUTOVER }, problem.Invalid, "blue or green"},
+		"first PoP outside": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) {
+			g.Scope, g.FirstPop = pops("pop001"), "pop002"
+		}, problem.Invalid, "first_pop"},
 		"one wave approved": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.ApproveWaves = true }, problem.Invalid, "approve_waves"},
 		"ratio above 1":     {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.MaxErrorRatio = proto.Float64(1.5) }, problem.Invalid, "max_error_ratio"},
 		"long jitter":       {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Jitter = durationpb.New(time.Hour) }, problem.Invalid, "jitter"},
@@ -290,6 +301,26 @@ func watchersShare(s *stage) {
 		})
 	}
 	wg.Wait()
+}
+
+func drainIsShown(s *stage) {
+	s.DrainTime = 5 * time.Second
+	id := s.begins(s.request("k"))
+	for _, open := range []int64{100, 40} {
+		s.until(id, func(op *runbookv1.Operation) bool {
+			for _, w := range op.GetWaves() {
+				for _, p := range w.GetPops() {
+					if p.GetStep() == runbookv1.Step_STEP_DRAINING && p.GetOpenConnections() == open {
+						return true
+					}
+				}
+			}
+			if op.GetEndedAt() != nil {
+				s.Errorf("no PoP was seen with %d open connections", open)
+			}
+			return false
+		})
+	}
 }
 
 func workerIsKilled(s *stage) {
@@ -416,11 +447,97 @@ func TestRecordedCourses(t *testing.T) {
 	}
 }
 
-// TestStopsCleanly has Run in this process, to see that it leaves nothing behind.
+// TestStopsCleanly has Run in this process, to see that it leaves nothing behind, with an operation under way and without
+// Temporal.
 func TestStopsCleanly(t *testing.T) {
 	server := engine(t, t.TempDir(), 0)
-	s := open(t, server, 2)
-	_ = s
+	s := fake.New(fake.Pops(2)...)
+	s.SwitchTime = time.Minute
+	url := fleets(t, s)
+	for name, address := range map[string]string{"under way": server.address, "no Temporal": "127.0.0.1:1"} {
+		t.Run(name, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			defer goleak.VerifyNone(t, before)
+			c := Config{Service: service.Config{Name: "runbooks", LogLevel: "error", AuditLog: filepath.Join(t.TempDir(), "audit"), StopGrace: 2 * time.Second},
+				Fleet: libclient.Config{Address: url}, Temporal: temporal.Config{Address: address}}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			out, in := io.Pipe()
+			ended := make(chan error, 1)
+			go func() { ended <- Run(ctx, c, in) }()
+			if address == server.address {
+				line, err := bufio.NewReader(out).ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				var ready struct{ Address string }
+				if err := json.Unmarshal([]byte(line), &ready); err != nil {
+					t.Fatal(err)
+				}
+				conn, err := libclient.New(libclient.Config{Address: "http://" + ready.Address})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				runbooks := runbookv1connect.NewRunbookServiceClient(conn.Stream(), conn.URL(), conn.Options()...)
+				res, err := runbooks.Start(ctx, rollback("k"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				watch(ctx, t, runbooks, res.GetOperation().GetId(), func(op *runbookv1.Operation) bool {
+					return steps(op)[runbookv1.Step_STEP_SWITCHING] == 2
+				})
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
-var _ = connect.CodeOf
+func TestConfigsThatCannotBe(t *testing.T) {
+	for field, change := range map[string]func(*Config){
+		"worker-only":           func(c *Config) { c.WorkerOnly, c.Temporal.ServeOnly = true, true },
+		"temporal":              func(c *Config) { c.Temporal.Address = "nowhere" },
+		"namespace":             func(c *Config) { c.Temporal.Namespace = "it's" },
+		"temporal-cert-file":    func(c *Config) { c.Temporal.CertFile = "tls.crt" },
+		"temporal-api-key-file": func(c *Config) { c.Temporal.CertFile, c.Temporal.KeyFile, c.Temporal.APIKeyFile = "a", "b", "c" },
+		"address":               func(c *Config) { c.Fleet.Address = "ftp://fleet" },
+		"listen":                func(c *Config) { c.Service.Listen = "0.0.0.0:80" },
+	} {
+		c := Config{Service: service.Config{Name: "runbooks"}, Fleet: libclient.Config{Address: "http://127.0.0.1:1"}}
+		change(&c)
+		var p *problem.Error
+		if err := c.Validate(); !errors.As(err, &p) || p.Kind != problem.Invalid || !strings.Contains(p.Field, field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// BenchmarkRollback is the time from the command to the last PoP's switch, without the time that the fake PoPs take.
+func BenchmarkRollback(b *testing.B) {
+	server := engine(b, b.TempDir(), 0)
+	for _, n := range []int{21, 210} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := open(b, server, n)
+			s.SwitchTime = 0
+			var all []float64
+			cpu := server.cpu(b) + s.runbooks.cpu(b)
+			for i := 0; b.Loop(); i++ {
+				r := s.request(fmt.Sprint(i))
+				r.GetGlobalCutover().Jitter = durationpb.New(0)
+				before := time.Now()
+				op := s.ends(s.begins(r), runbookv1.State_STATE_SUCCEEDED)
+				var last time.Duration
+				for _, p := range op.GetWaves()[0].GetPops() {
+					last = max(last, p.GetSwitchedAt().AsTime().Sub(before))
+				}
+				all = append(all, float64(last.Microseconds())/1000)
+			}
+			slices.Sort(all)
+			b.ReportMetric(all[len(all)/2], "ms-to-last-switch")
+			b.ReportMetric(float64((server.cpu(b)+s.runbooks.cpu(b)-cpu).Milliseconds())/float64(len(all)), "cpu-ms/op")
+		})
+	}
+}
