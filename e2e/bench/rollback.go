@@ -206,7 +206,7 @@ func (b *Rollback) undo(ctx context.Context, s *stage.Stage, parallel bool) (flo
 	for _, p := range s.Pops {
 		g.Go(func() error {
 			for _, args := range [][]string{{"rollout", "undo", "deployment/edge-blue"}, {"rollout", "status", "deployment/edge-blue", "--timeout=2m"}} {
-				cmd := exec.CommandContext(gctx, filepath.Join(b.Bin, "kubectl"), append([]string{"--kubeconfig=" + s.Kubeconfig, "--context=" + p.Context, "-n", p.Namespace}, args...)...)
+				cmd := exec.CommandContext(gctx, filepath.Join(b.Bin, "edgehold-kubectl"), append([]string{"--kubeconfig=" + s.Kubeconfig, "--context=" + p.Context, "-n", p.Namespace}, args...)...)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					return fmt.Errorf("kubectl %s in %s: %w: %s", args[1], p.Namespace, err, out)
 				}

@@ -15,27 +15,37 @@ func TestPreflight(t *testing.T) {
 		// want is the reasons, those that may be forced with a question mark.
 		want []string
 	}{
-		"all is well":                        {nil, nil},
-		"one pod is not ready":               {func(o *Observation, _ *Change) { o.Green.Ready, o.Green.Current = 2, 2 }, []string{"standby_not_ready?"}},
-		"no pod is ready":                    {func(o *Observation, _ *Change) { o.Green.Ready, o.Green.Current = 0, 0 }, []string{"standby_not_ready"}},
-		"a rollout is under way":             {func(o *Observation, _ *Change) { o.Green.Current = 0 }, []string{"standby_not_ready"}},
-		"as few as the active has":           {func(o *Observation, _ *Change) { o.Green.Current, o.Blue.Ready = 2, 2 }, nil},
-		"the active is down":                 {func(o *Observation, _ *Change) { o.Green.Current, o.Blue.Ready = 1, 0 }, nil},
-		"the active surges":                  {func(o *Observation, _ *Change) { o.Blue.Ready = 6 }, nil},
-		"a fleet of no pods":                 {func(o *Observation, _ *Change) { *o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0) }, nil},
-		"another version":                    {func(_ *Observation, c *Change) { c.Version = "v3" }, []string{"wrong_version"}},
-		"the version":                        {func(_ *Observation, c *Change) { c.Version = "v2" }, nil},
-		"frozen":                             {freeze(-time.Hour, time.Hour), []string{"frozen?"}},
-		"frozen from this moment":            {freeze(0, time.Hour), []string{"frozen?"}},
-		"frozen until this moment":           {freeze(-time.Hour, 0), nil},
-		"frozen tomorrow":                    {freeze(time.Hour, 2*time.Hour), nil},
-		"perhaps frozen still":               {func(o *Observation, c *Change) { freeze(-time.Hour, -time.Second)(o, c); o.Clock.Earliest = epoch.Add(-time.Minute) }, []string{"frozen?"}},
-		"perhaps frozen already":             {func(o *Observation, c *Change) { freeze(time.Second, time.Hour)(o, c); o.Clock.Latest = epoch.Add(time.Minute) }, []string{"frozen?"}},
-		"must grow and can":                  {func(o *Observation, _ *Change) { half(o); o.Headroom = Headroom{Nodes: n(2), Quota: n(2)} }, nil},
-		"must grow, no room":                 {func(o *Observation, _ *Change) { half(o); o.Headroom = Headroom{Nodes: n(1), Quota: n(2)} }, []string{"no_headroom?"}},
-		"must grow, over quota":              {func(o *Observation, _ *Change) { half(o); o.Headroom = Headroom{Nodes: n(2), Quota: n(1)} }, []string{"quota?"}},
-		"must grow, nobody knows":            {func(o *Observation, _ *Change) { half(o) }, []string{"quota?", "no_headroom?"}},
-		"half a standby that is broken":      {func(o *Observation, _ *Change) { half(o); o.Green.Current = 1; o.Headroom = Headroom{Nodes: n(9), Quota: n(9)} }, []string{"standby_not_ready?"}},
+		"all is well":              {nil, nil},
+		"one pod is not ready":     {func(o *Observation, _ *Change) { o.Green.Ready, o.Green.Current = 2, 2 }, []string{"standby_not_ready?"}},
+		"no pod is ready":          {func(o *Observation, _ *Change) { o.Green.Ready, o.Green.Current = 0, 0 }, []string{"standby_not_ready"}},
+		"a rollout is under way":   {func(o *Observation, _ *Change) { o.Green.Current = 0 }, []string{"standby_not_ready"}},
+		"as few as the active has": {func(o *Observation, _ *Change) { o.Green.Current, o.Blue.Ready = 2, 2 }, nil},
+		"the active is down":       {func(o *Observation, _ *Change) { o.Green.Current, o.Blue.Ready = 1, 0 }, nil},
+		"the active surges":        {func(o *Observation, _ *Change) { o.Blue.Ready = 6 }, nil},
+		"a fleet of no pods":       {func(o *Observation, _ *Change) { *o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0) }, nil},
+		"another version":          {func(_ *Observation, c *Change) { c.Version = "v3" }, []string{"wrong_version"}},
+		"the version":              {func(_ *Observation, c *Change) { c.Version = "v2" }, nil},
+		"frozen":                   {freeze(-time.Hour, time.Hour), []string{"frozen?"}},
+		"frozen from this moment":  {freeze(0, time.Hour), []string{"frozen?"}},
+		"frozen until this moment": {freeze(-time.Hour, 0), nil},
+		"frozen tomorrow":          {freeze(time.Hour, 2*time.Hour), nil},
+		"perhaps frozen still": {func(o *Observation, c *Change) {
+			freeze(-time.Hour, -time.Second)(o, c)
+			o.Clock.Earliest = epoch.Add(-time.Minute)
+		}, []string{"frozen?"}},
+		"perhaps frozen already": {func(o *Observation, c *Change) {
+			freeze(time.Second, time.Hour)(o, c)
+			o.Clock.Latest = epoch.Add(time.Minute)
+		}, []string{"frozen?"}},
+		"must grow and can":       {func(o *Observation, _ *Change) { half(o); o.Headroom = Headroom{Nodes: n(2), Quota: n(2)} }, nil},
+		"must grow, no room":      {func(o *Observation, _ *Change) { half(o); o.Headroom = Headroom{Nodes: n(1), Quota: n(2)} }, []string{"no_headroom?"}},
+		"must grow, over quota":   {func(o *Observation, _ *Change) { half(o); o.Headroom = Headroom{Nodes: n(2), Quota: n(1)} }, []string{"quota?"}},
+		"must grow, nobody knows": {func(o *Observation, _ *Change) { half(o) }, []string{"quota?", "no_headroom?"}},
+		"half a standby that is broken": {func(o *Observation, _ *Change) {
+			half(o)
+			o.Green.Current = 1
+			o.Headroom = Headroom{Nodes: n(9), Quota: n(9)}
+		}, []string{"standby_not_ready?"}},
 		"another writer a minute ago":        {contended(time.Minute, "argocd"), []string{"contended?"}},
 		"another writer an hour ago":         {contended(time.Hour, "argocd"), nil},
 		"set back by our own guard":          {contended(time.Minute, OwnManager), nil},

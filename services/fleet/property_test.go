@@ -114,7 +114,9 @@ func TestEveryInterleavingEnds(t *testing.T) {
 		s.wait(10 * time.Minute)
 		holds(t, s)
 		st := &s.persistent
-		fail := func(format string, args ...any) { t.Fatalf(format+"\n%s\n%s", append(args, s.summary(), s.out.String())...) }
+		fail := func(format string, args ...any) {
+			t.Fatalf(format+"\n%s\n%s", append(args, s.summary(), s.out.String())...)
+		}
 		if c := st.LastCutover; c != nil && c.Outcome == Running {
 			fail("the cutover %s never ends", c.ID)
 		}
