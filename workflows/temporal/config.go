@@ -119,8 +119,11 @@ func (c Config) options(log *slog.Logger) (client.Options, error) {
 	return o, nil
 }
 
-// quiet keeps the SDK's debug and info lines, one per task, out of our log.
+// quiet keeps the SDK's debug and info lines, one per task, out of our log. What it calls an error is mostly an activity
+// that will be tried again, or a PoP that said no.
 type quiet struct{ sdklog.Logger }
+
+func (q quiet) Error(msg string, keyvals ...any) { q.Logger.Warn(msg, keyvals...) }
 
 func (quiet) Debug(string, ...any) {}
 func (quiet) Info(string, ...any)  {}

@@ -105,7 +105,8 @@ func command() *cobra.Command {
 	c.Service.Flags(fs)
 	c.Temporal.Flags(fs)
 	c.Fleet.Flags(fs, "fleet-")
-	fs.StringVar(&c.Fleet.Address, "fleet", c.Fleet.Address, "the same as --fleet-address")
+	fs.StringVar(&c.Fleet.Address, "fleet", c.Fleet.Address, "http(s)://host:port of the fleet service")
+	_ = fs.MarkHidden("fleet-address") // is there, and means the same
 	fs.BoolVar(&c.WorkerOnly, "worker-only", false, "run the worker without RunbookService")
 	fs.BoolVar(&c.Temporal.ServeOnly, "serve-only", false, "serve RunbookService without a worker")
 	return cmd

@@ -263,6 +263,22 @@ func (s *stage) ends(id string, state runbookv1.State) *runbookv1.Operation {
 	return op
 }
 
+// eventually tries until f is content: Temporal's index is a moment behind, and does not tell when it has caught up.
+func (s *stage) eventually(f func() error) {
+	s.Helper()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-s.ctx.Done():
+			s.Fatal(err)
+		}
+	}
+}
+
 // onceEach says whether no PoP was switched twice.
 func (s *stage) onceEach() {
 	s.Helper()

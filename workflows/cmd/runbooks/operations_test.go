@@ -62,10 +62,13 @@ func everyPopRollsBack(s *stage) {
 	if err != nil || !proto.Equal(got.GetOperation(), op) {
 		s.Errorf("%v %v", got, err)
 	}
-	list, err := s.ListOperations(s.ctx, &runbookv1.ListOperationsRequest{Fleet: s.Fleet})
-	if err != nil || len(list.GetOperations()) != 1 || list.GetOperations()[0].GetMessage() != op.GetMessage() || len(list.GetOperations()[0].GetWaves()) != 0 {
-		s.Errorf("%v %v", list, err)
-	}
+	s.eventually(func() error {
+		list, err := s.ListOperations(s.ctx, &runbookv1.ListOperationsRequest{Fleet: s.Fleet})
+		if err != nil || len(list.GetOperations()) != 1 || list.GetOperations()[0].GetMessage() != op.GetMessage() || len(list.GetOperations()[0].GetWaves()) != 0 {
+			return fmt.Errorf("%v %v", list, err)
+		}
+		return nil
+	})
 	// And back again, by name this time; the same colour once more changes nothing.
 	forward := s.request("forward")
 	forward.GetGlobalCutover().Kind, forward.GetGlobalCutover().To = runbookv1.Kind_KIND_CUTOVER, fleetv1.Colour_COLOUR_BLUE
@@ -75,19 +78,20 @@ func everyPopRollsBack(s *stage) {
 	if steps(op)[runbookv1.Step_STEP_ALREADY] != 6 {
 		s.Error(op)
 	}
-	var pages int
-	for token := ""; ; pages++ {
-		list, err := s.ListOperations(s.ctx, &runbookv1.ListOperationsRequest{Fleet: s.Fleet, PageSize: 1, PageToken: token})
-		if err != nil {
-			s.Fatal(err)
+	s.eventually(func() error {
+		pages := 0
+		for token := ""; pages == 0 || token != ""; pages++ {
+			list, err := s.ListOperations(s.ctx, &runbookv1.ListOperationsRequest{Fleet: s.Fleet, PageSize: 1, PageToken: token})
+			if err != nil {
+				return err
+			}
+			token = list.GetNextPageToken()
 		}
-		if token = list.GetNextPageToken(); token == "" {
-			break
+		if pages < 3 {
+			return fmt.Errorf("%d pages of one operation each, of three", pages)
 		}
-	}
-	if pages < 3 {
-		s.Errorf("%d pages of one operation each, of three", pages)
-	}
+		return nil
+	})
 	c, err := client.Dial(client.Options{HostPort: s.engine.address})
 	if err != nil {
 		s.Fatal(err)
@@ -98,10 +102,13 @@ func everyPopRollsBack(s *stage) {
 		"EdgeholdKey = 'forward' AND EdgeholdFleet = '" + s.Fleet + "'":                                        1,
 		"EdgeholdPop = 'pop003' AND EdgeholdState = 'DONE' AND EdgeholdFleet = '" + s.Fleet + "'":              2,
 	} {
-		n, err := c.CountWorkflow(s.ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
-		if err != nil || n.GetCount() != want {
-			s.Errorf("%s: %d of %d, %v", query, n.GetCount(), want, err)
-		}
+		s.eventually(func() error {
+			n, err := c.CountWorkflow(s.ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
+			if err != nil || n.GetCount() != want {
+				return fmt.Errorf("%s: %d of %d, %v", query, n.GetCount(), want, err)
+			}
+			return nil
+		})
 	}
 }
 
