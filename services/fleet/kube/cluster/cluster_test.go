@@ -17,27 +17,20 @@ import (
 	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/kubetest"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
-	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// real is a control plane with the Fleet kind and some PoPs, and the administrator's client to it.
+// real is a control plane, and what tests read of it.
 type real struct {
 	*kubetest.Cluster
 	admin client.WithWatch
@@ -45,97 +38,14 @@ type real struct {
 
 func newReal(t testing.TB) *real {
 	t.Helper()
-	r := &real{Cluster: kubetest.Run(t, "cluster-1")}
-	config, err := clientcmd.BuildConfigFromFlags("", r.Kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.QPS, config.Burst = 1000, 1000
-	kinds := runtime.NewScheme()
-	for _, add := range append([]func(*runtime.Scheme) error{eventsv1.AddToScheme}, kube.AddTypes...) {
-		if err := add(kinds); err != nil {
-			t.Fatal(err)
-		}
-	}
-	all := meta.NewDefaultRESTMapper(nil)
-	all.Add(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}, meta.RESTScopeRoot)
-	all.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
-	if r.admin, err = client.NewWithWatch(config, client.Options{Scheme: kinds, Mapper: meta.MultiRESTMapper{all, mapper}, Log: logr.FromSlogHandler(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
-	}
-	r.applyKind(t)
-	return r
+	c := kubetest.Run(t, "cluster-1")
+	return &real{Cluster: c, admin: c.Admin}
 }
 
 func (r *real) addPops(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		r.addPop(t, name)
-	}
-}
-
-func (r *real) applyKind(t testing.TB) {
-	t.Helper()
-	root, err := kubetest.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(root, "deploy", "base", "crds", "edgehold.internal_fleets.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var crd unstructured.Unstructured
-	if err := yaml.Unmarshal(text, &crd.Object); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.admin.Create(t.Context(), &crd); err != nil {
-		t.Fatal(err)
-	}
-	r.eventually(t, func() error { return r.admin.List(t.Context(), &v1alpha1.FleetList{}) })
-}
-
-// eventually is for what Kubernetes itself does in its own time.
-func (r *real) eventually(t testing.TB, try func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatal(err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func (r *real) addPop(t testing.TB, name string) {
-	t.Helper()
-	ns := "pop-" + name
-	labels := func(colour string) map[string]string {
-		return map[string]string{"app": "edge", v1alpha1.ColourLabel: colour, v1alpha1.VersionLabel: map[string]string{"blue": "v1", "green": "v2"}[colour]}
-	}
-	objects := []client.Object{
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "edge"}, Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": "edge", v1alpha1.ColourLabel: "green"}, Ports: []corev1.ServicePort{{Port: 8080}}}},
-		&v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "edge"}, Spec: v1alpha1.FleetSpec{
-			Service: "edge", Blue: v1alpha1.ColourSpec{Deployment: "edge-blue"}, Green: v1alpha1.ColourSpec{Deployment: "edge-green"}, Active: v1alpha1.Green,
-			Drain: v1alpha1.DrainSpec{Method: v1alpha1.DrainWait}}},
-	}
-	for _, colour := range []string{"blue", "green"} {
-		none := int32(0) // no node would run them
-		objects = append(objects, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "edge-" + colour}, Spec: appsv1.DeploymentSpec{
-			Replicas: &none, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{v1alpha1.ColourLabel: colour}},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels(colour)}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "edge", Image: "local/edge"}}}}}})
-	}
-	for _, o := range objects {
-		if err := r.admin.Create(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
+		r.AddPop(t, name)
 	}
 }
 
@@ -284,7 +194,7 @@ func testCutOver(t *testing.T, r *real) {
 		})
 	}
 	t.Run("events", func(t *testing.T) {
-		r.eventually(t, func() error {
+		kubetest.Eventually(t, func() error {
 			var events eventsv1.EventList
 			if err := r.admin.List(t.Context(), &events, client.InNamespace("pop-c0")); err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +18,19 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"edgehold.internal/services/fleet/kube"
+	"edgehold.internal/services/fleet/kube/v1alpha1"
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 )
 
 // Cluster is a control plane without nodes: what is stored is real, and no pod ever runs.
@@ -25,6 +39,8 @@ type Cluster struct {
 	Kubeconfig, Name string
 	// Address of the API server, host:port.
 	Address string
+	// Admin is the administrator's client.
+	Admin client.WithWatch
 
 	command *exec.Cmd
 	stdin   io.Closer
@@ -49,7 +65,7 @@ func Root() (string, error) {
 	}
 }
 
-// Run starts a control plane that ends with the test. Without the binary it skips the test and says what to do; with
+// Run starts a control plane that knows the kind Fleet and ends with the test. Without the binary it skips the test and says what to do; with
 // testing.Short it skips as well.
 func Run(t testing.TB, name string) *Cluster {
 	t.Helper()
@@ -76,7 +92,92 @@ func Run(t testing.TB, name string) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Kill)
+	if err := c.connect(); err != nil {
+		t.Fatal(err)
+	}
+	c.applyKind(t)
 	return c
+}
+
+func (c *Cluster) connect() error {
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	config.QPS = -1
+	kinds := runtime.NewScheme()
+	for _, add := range append([]func(*runtime.Scheme) error{eventsv1.AddToScheme}, kube.AddTypes...) {
+		if err := add(kinds); err != nil {
+			return err
+		}
+	}
+	c.Admin, err = client.NewWithWatch(config, client.Options{Scheme: kinds, Log: logr.FromSlogHandler(slog.DiscardHandler)})
+	return err
+}
+
+func (c *Cluster) applyKind(t testing.TB) {
+	t.Helper()
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "deploy", "base", "crds", "edgehold.internal_fleets.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd unstructured.Unstructured
+	if err := yaml.Unmarshal(text, &crd.Object); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Admin.Create(t.Context(), &crd); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, func() error { return c.Admin.List(t.Context(), &v1alpha1.FleetList{}) })
+}
+
+// Eventually is for what Kubernetes does in its own time and tells nobody: it tries for 20 s until there is no error.
+func Eventually(t testing.TB, try func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// AddPop makes the namespace pop-NAME with a fleet "edge" that serves green: v1 in blue and v2 in green, each with no pods,
+// which no node would run.
+func (c *Cluster) AddPop(t testing.TB, name string) {
+	t.Helper()
+	ns := "pop-" + name
+	objects := []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "edge"}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "edge", v1alpha1.ColourLabel: "green"}, Ports: []corev1.ServicePort{{Port: 8080}}}},
+		&v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "edge"}, Spec: v1alpha1.FleetSpec{
+			Service: "edge", Blue: v1alpha1.ColourSpec{Deployment: "edge-blue"}, Green: v1alpha1.ColourSpec{Deployment: "edge-green"}, Active: v1alpha1.Green,
+			Drain: v1alpha1.DrainSpec{Method: v1alpha1.DrainWait}}},
+	}
+	for colour, release := range map[string]string{"blue": "v1", "green": "v2"} {
+		none := int32(0)
+		labels := map[string]string{"app": "edge", v1alpha1.ColourLabel: colour, v1alpha1.VersionLabel: release}
+		objects = append(objects, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "edge-" + colour}, Spec: appsv1.DeploymentSpec{
+			Replicas: &none, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{v1alpha1.ColourLabel: colour}},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "edge", Image: "local/edge"}}}}}})
+	}
+	for _, o := range objects {
+		if err := c.Admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Start starts it, or starts it again after Kill on the same state and port, and returns when it is ready.
