@@ -149,7 +149,7 @@ func (d *decider) begin(ch Change, id string) {
 		Principal: ch.Principal, Reason: ch.Reason, Forced: ch.Force, Outcome: Running, DeclaredAt: ch.At}
 	d.s.LastCutover = c
 	d.m = Memory{ID: ch.ID, undrain: d.m.undrain}
-	d.event(false, "Declared", "%s is to be served in place of %s: %s (%s, %s)", c.To, c.From, orUnknown(c.Reason), orUnknown(c.Principal), id)
+	d.minor("Declared", "%s is to be served in place of %s: %s (%s, %s)", c.To, c.From, orUnknown(c.Reason), orUnknown(c.Principal), id)
 }
 
 func (d *decider) finish(c *Cutover, outcome Outcome, format string, args ...any) {
@@ -279,6 +279,9 @@ func (d *decider) draining(c Colour) bool {
 
 // turn orders the switch.
 func (d *decider) turn(to Colour, why Why) {
+	if why != ToRevert {
+		d.pods.Follow = d.o.Served()
+	}
 	target := d.o.Deployment(to)
 	d.flip = &Switch{From: d.o.Served(), To: to, ResourceVersion: d.o.Service.ResourceVersion, Fence: d.o.Generation, Why: why,
 		pods: target.Pods, selector: selectorText(target.Selector)}
@@ -352,6 +355,7 @@ func (d *decider) guard(c *Cutover) bool {
 func (d *decider) empty(c *Cutover) {
 	o, spec := d.o, &d.o.Spec.Drain
 	r := o.Pods(c.From)
+	d.pods.Follow = c.From
 	d.since(&d.m.switched, c.SwitchedAt)
 	if spec.Method.Counts() && r.known(d.m.switched) {
 		if c.ConnectionsAtSwitch == nil || *c.ConnectionsAtSwitch < r.Open && c.ConnectionsReset == nil {
@@ -371,7 +375,7 @@ func (d *decider) empty(c *Cutover) {
 			return
 		}
 		c.SettledAt = o.Clock.Now
-		d.event(false, "Settled", "EndpointSlices serve %s only", c.To)
+		d.minor("Settled", "EndpointSlices serve %s only", c.To)
 	}
 	// A restart gives the connections their whole time again: the record may be from a clock that has jumped.
 	waited := d.since(&d.m.settled, time.Time{})
@@ -415,7 +419,7 @@ const resetPatience = 5 * time.Second
 // drained ends the drain; the pods are undrained and stand by.
 func (d *decider) drained(c *Cutover, r *Reading) {
 	c.DrainedAt = d.o.Clock.Now
-	d.pods.Drain, d.pods.ResetID = None, ""
+	d.pods.Drain, d.pods.Follow, d.pods.ResetID = None, None, ""
 	took := ""
 	if c.Ramp > 0 {
 		took = fmt.Sprintf(" after a ramp of %s", c.Ramp.Round(time.Millisecond))

@@ -78,7 +78,9 @@ type Orders struct {
 	Drain Colour
 	// ResetID is set when what the draining pods have open shall be closed, once per id.
 	ResetID string
-	// Fast: a cutover is under way and somebody waits for the readings.
+	// Follow is the colour whose connections somebody waits for, None for most of the time.
+	Follow Colour
+	// Fast: a cutover is under way or was a moment ago, and somebody looks at the traffic.
 	Fast bool
 	// Traffic is the colour whose traffic shall be measured, from the instant Since (process uptime) on.
 	Traffic Colour
@@ -88,6 +90,8 @@ type Orders struct {
 // Notice is a step worth a Kubernetes Event.
 type Notice struct {
 	Warning bool
+	// Minor ones are for the log alone: in a global rollback each write to the API server is one of hundreds.
+	Minor bool
 	// Reason in CamelCase.
 	Reason, Message string
 }
@@ -156,6 +160,12 @@ type decider struct {
 
 func (d *decider) event(warning bool, reason, format string, args ...any) {
 	d.notices = append(d.notices, Notice{Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...)})
+}
+
+// minor is an event for the log alone.
+func (d *decider) minor(reason, format string, args ...any) {
+	d.event(false, reason, format, args...)
+	d.notices[len(d.notices)-1].Minor = true
 }
 
 func (d *decider) requeue(after time.Duration) {

@@ -7,23 +7,18 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/kubetest"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -60,28 +55,15 @@ func newPlane(t *testing.T) *plane {
 		t.Fatal(err)
 	}
 	config.QPS = -1
-	scheme := k8sruntime.NewScheme()
-	for _, add := range append(slices.Clone(kube.AddTypes), eventsv1.AddToScheme) {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
-	}
-	api, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
 	host, _, err := net.SplitHostPort(engine.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{rest: config, api: api, prefix: strings.TrimSuffix(strings.TrimPrefix(host, "127."), "0.1"), pods: map[types.UID]string{}, edges: map[string]*edge{}}
+	p := &plane{rest: config, api: engine.Admin, prefix: strings.TrimSuffix(strings.TrimPrefix(host, "127."), "0.1"), pods: map[types.UID]string{}, edges: map[string]*edge{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	t.Cleanup(func() { cancel(); done.Wait(); p.close() })
 	if err := p.runNode(ctx, &done); err != nil {
-		t.Fatal(err)
-	}
-	if err := applyCRD(t.Context(), api); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -105,37 +87,6 @@ func (p *plane) open(t *testing.T) *cluster {
 	return &cluster{WithWatch: p.api, plane: p, rest: p.rest, namespace: ns.Name}
 }
 
-func applyCRD(ctx context.Context, api client.Client) error {
-	text, err := os.ReadFile("../../../../deploy/base/crds/edgehold.internal_fleets.yaml")
-	if err != nil {
-		return err
-	}
-	var crd unstructured.Unstructured
-	if err := yaml.Unmarshal(text, &crd.Object); err != nil {
-		return err
-	}
-	if err := api.Create(ctx, &crd); err != nil {
-		return err
-	}
-	key := types.NamespacedName{Name: crd.GetName()}
-	for {
-		if err := api.Get(ctx, key, &crd); err != nil {
-			return err
-		}
-		conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-		for _, c := range conditions {
-			if c := c.(map[string]any); c["type"] == "Established" && c["status"] == "True" {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
 // runNode plays the kubelet: it keeps a node ready and answers for its pods. A pod with the annotation test/ready=false stays
 // unready.
 func (p *plane) runNode(ctx context.Context, done *sync.WaitGroup) error {
@@ -152,8 +103,12 @@ func (p *plane) runNode(ctx context.Context, done *sync.WaitGroup) error {
 		node.Status.Allocatable = node.Status.Capacity
 		return p.api.Status().Update(ctx, node)
 	}
-	if err := beat(); err != nil {
-		return err
+	for { // the node controller writes to a new node as well
+		if err := beat(); err == nil {
+			break
+		} else if !apierrors.IsConflict(err) {
+			return err
+		}
 	}
 	done.Go(func() {
 		tick := time.NewTicker(5 * time.Second)

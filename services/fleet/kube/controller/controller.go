@@ -20,6 +20,7 @@ import (
 	"edgehold.internal/services/fleet/scrape"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -190,7 +192,8 @@ func (c *Controller) run(ctx context.Context) error {
 		return fmt.Errorf("the API of the cluster cannot be reached: %w", err)
 	}
 	r := &reconciler{controller: c, client: m.GetClient(), live: m.GetAPIReader(), events: m.GetEventRecorder("edgehold-fleet"), fleets: map[types.NamespacedName]*entry{},
-		nudge: make(chan event.TypedGenericEvent[*v1alpha1.Fleet], 1024), log: c.config.Logger.With("cluster", c.config.Cluster)}
+		nudge: make(chan event.TypedGenericEvent[*v1alpha1.Fleet], 1024), log: c.config.Logger.With("cluster", c.config.Cluster),
+		readings: rate.NewLimiter(readingsPerSecond, readingsPerSecond)}
 	defer r.stop()
 	changed := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	err = ctrl.NewControllerManagedBy(m).Named("fleet").
@@ -205,7 +208,7 @@ func (c *Controller) run(ctx context.Context) error {
 		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, r.claims(func(*v1alpha1.Fleet, client.Object) bool { return true })).
 		// A Fleet may claim what another one has.
 		Watches(&v1alpha1.Fleet{}, r.claims(func(f *v1alpha1.Fleet, o client.Object) bool { return f.Name != o.GetName() }), changed).
-		WatchesRawSource(source.Channel(r.nudge, handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, f *v1alpha1.Fleet) []reconcile.Request {
+		WatchesRawSource(source.Channel(r.nudge, later[*v1alpha1.Fleet](func(_ context.Context, f *v1alpha1.Fleet) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(f)}}
 		}))).
 		WithOptions(ctrlcontroller.Options{MaxConcurrentReconciles: c.config.Parallel, RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, 2*time.Second)}).
@@ -230,7 +233,7 @@ func (c *Controller) run(ctx context.Context) error {
 
 // claims maps an object to the fleets of its namespace that it concerns.
 func (r *reconciler) claims(concerns func(*v1alpha1.Fleet, client.Object) bool) handler.EventHandler {
-	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+	return later[client.Object](func(ctx context.Context, o client.Object) []reconcile.Request {
 		var fleets v1alpha1.FleetList
 		if err := r.client.List(ctx, &fleets, client.InNamespace(o.GetNamespace())); err != nil {
 			return nil
@@ -243,6 +246,43 @@ func (r *reconciler) claims(concerns func(*v1alpha1.Fleet, client.Object) bool) 
 		}
 		return out
 	})
+}
+
+// behind is the priority of all that is not a declaration. In a global rollback the selectors of all PoPs are set first, and
+// then it is recorded what happened.
+const behind = -10
+
+// later enqueues what a function finds, behind declarations.
+type later[T any] func(context.Context, T) []reconcile.Request
+
+// Create implements handler.EventHandler, as the methods below.
+func (l later[T]) Create(ctx context.Context, e event.TypedCreateEvent[T], q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	l.add(ctx, q, e.Object)
+}
+
+// Update looks at the new object alone: neither names nor labels that count here change.
+func (l later[T]) Update(ctx context.Context, e event.TypedUpdateEvent[T], q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	l.add(ctx, q, e.ObjectNew)
+}
+
+// Delete enqueues as well: something is missing now.
+func (l later[T]) Delete(ctx context.Context, e event.TypedDeleteEvent[T], q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	l.add(ctx, q, e.Object)
+}
+
+// Generic is for nudges.
+func (l later[T]) Generic(ctx context.Context, e event.TypedGenericEvent[T], q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	l.add(ctx, q, e.Object)
+}
+
+func (l later[T]) add(ctx context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request], o T) {
+	for _, r := range l(ctx, o) {
+		if p, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+			p.AddWithOpts(priorityqueue.AddOpts{Priority: new(behind)}, r)
+		} else {
+			q.Add(r)
+		}
+	}
 }
 
 // quiet lets through what controller-runtime warns of. Its tale of every start and stop is not ours.

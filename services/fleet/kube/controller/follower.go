@@ -17,9 +17,9 @@ import (
 
 // How often pods are asked.
 const (
-	drainEvery  = 200 * time.Millisecond // while a cutover is under way
+	followEvery = 200 * time.Millisecond // the connections of a colour that somebody waits for
 	sampleEvery = time.Second            // the traffic, then and shortly after
-	idleEvery   = 10 * time.Second
+	idleEvery   = 10 * time.Second       // everything else
 	askTimeout  = time.Second
 )
 
@@ -65,6 +65,8 @@ type follower struct {
 	mu     sync.Mutex
 	target target
 	found  readings
+	// ordered: the target has changed since the last round, so its readings are news whatever they say.
+	ordered bool
 	// abort ends the round under way: what it asks for is no longer what shall hold.
 	abort context.CancelFunc
 
@@ -106,6 +108,7 @@ func (f *follower) set(t target) {
 	if reflect.DeepEqual(before, t) {
 		return
 	}
+	f.ordered = true
 	if (before.orders.Drain != t.orders.Drain || before.orders.Traffic != t.orders.Traffic) && f.abort != nil {
 		f.abort()
 	}
@@ -126,20 +129,15 @@ func (f *follower) run(ctx context.Context) {
 		case <-timer.C:
 		case <-f.kick:
 		}
-		fast := f.round(ctx)
-		wait := drainEvery
-		if !fast {
-			// Spread, so that hundreds of fleets do not ask at the same moment.
-			wait = idleEvery - time.Duration(rand.Int64N(int64(idleEvery)/5))
-		}
-		timer.Reset(wait)
+		timer.Reset(f.round(ctx))
 	}
 }
 
-// round asks every pod once and reports whether the next round is due soon.
-func (f *follower) round(ctx context.Context) bool {
+// round asks the pods that are due and says when the next round is.
+func (f *follower) round(ctx context.Context) time.Duration {
 	f.mu.Lock()
-	t, before := f.target, f.found
+	t, before, ordered := f.target, f.found, f.ordered
+	f.ordered = false
 	ctx, cancel := context.WithTimeout(ctx, 4*askTimeout)
 	f.abort = cancel
 	f.mu.Unlock()
@@ -153,12 +151,19 @@ func (f *follower) round(ctx context.Context) bool {
 	found := before
 	at := f.now().Uptime
 	var wait sync.WaitGroup
+	due := func(c fleet.Colour, last *fleet.Reading) bool {
+		return ordered || t.orders.Follow == c || t.orders.Drain != c && last.Draining > 0 || at-last.At >= idleEvery*3/4
+	}
 	if f.method != nil {
-		wait.Go(func() { found.blue = f.read(ctx, &t, fleet.Blue, at) })
-		wait.Go(func() { found.green = f.read(ctx, &t, fleet.Green, at) })
+		if due(fleet.Blue, &before.blue) {
+			wait.Go(func() { found.blue = f.read(ctx, &t, fleet.Blue, at) })
+		}
+		if due(fleet.Green, &before.green) {
+			wait.Go(func() { found.green = f.read(ctx, &t, fleet.Green, at) })
+		}
 	}
 	sample := t.metrics != nil && t.orders.Traffic != fleet.None &&
-		(!t.orders.Fast || at-f.sampledAt >= sampleEvery-drainEvery/2 || before.trafficColour != t.orders.Traffic || before.trafficSince != t.orders.Since)
+		(!t.orders.Fast || at-f.sampledAt >= sampleEvery-followEvery/2 || before.trafficColour != t.orders.Traffic || before.trafficSince != t.orders.Since)
 	if sample {
 		wait.Go(func() { f.sample(ctx, &t, &found, at) })
 	}
@@ -167,20 +172,22 @@ func (f *follower) round(ctx context.Context) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ctx.Err() != nil && !reflect.DeepEqual(f.target.orders, t.orders) {
-		return true // broken off for other orders, which are followed at once
+		return 0 // broken off for other orders, which are followed at once
 	}
 	f.found = found
-	// The instant alone is news only to those who wait for it.
-	quiet := func(r readings) readings {
-		if !t.orders.Fast {
-			r.blue.At, r.green.At = min(r.blue.At, 1), min(r.green.At, 1)
-		}
-		return r
-	}
-	if a, b := quiet(before), quiet(found); !reflect.DeepEqual(a, b) {
+	// An instant alone is no news.
+	timeless := func(r readings) readings { r.blue.At, r.green.At = 0, 0; return r }
+	if ordered || !reflect.DeepEqual(timeless(before), timeless(found)) {
 		f.changed()
 	}
-	return t.orders.Fast
+	switch {
+	case t.orders.Follow != fleet.None:
+		return followEvery
+	case t.orders.Fast:
+		return sampleEvery
+	}
+	// Spread, so that hundreds of fleets do not ask at the same moment.
+	return idleEvery - time.Duration(rand.Int64N(int64(idleEvery)/5))
 }
 
 // answer of one pod.

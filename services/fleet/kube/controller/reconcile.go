@@ -14,6 +14,7 @@ import (
 	"edgehold.internal/services/fleet"
 	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
+	"golang.org/x/time/rate"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -29,6 +30,10 @@ import (
 const (
 	writeFast = time.Second
 	writeIdle = 10 * time.Second
+	// readingsPerSecond of one cluster, over all fleets.
+	readingsPerSecond = 25
+	// writeGap is the least time between two writes of one status. The steps of a cutover without connections take less.
+	writeGap = 100 * time.Millisecond
 )
 
 // retryConflict is how soon a write is tried again that lost against another writer. The watch brings the news sooner.
@@ -43,8 +48,26 @@ type reconciler struct {
 	log        *slog.Logger
 	nudge      chan event.TypedGenericEvent[*v1alpha1.Fleet]
 
+	// readings bounds the writes of statuses whose readings alone have changed, over all fleets of the cluster.
+	readings *rate.Limiter
+
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*entry
+	// switched are the instants of the last switches, for as long as they count.
+	switched []time.Duration
+}
+
+// crowd is how long after a switch the record of it waits: a moment for each other PoP of the cluster that was switched within
+// the last second. One PoP is recorded at once; in a global rollback the selectors go first.
+func (r *reconciler) crowd(now time.Duration) time.Duration {
+	const moment, most = 4 * time.Millisecond, 400 * time.Millisecond
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.switched) > 0 && now-r.switched[0] > time.Second {
+		r.switched = r.switched[1:]
+	}
+	r.switched = append(r.switched, now)
+	return min(time.Duration(len(r.switched))*moment, most)
 }
 
 // entry is what is remembered of one fleet. Reconciliations of one fleet never overlap.
@@ -62,6 +85,9 @@ type entry struct {
 	headroom fleet.Headroom
 	roomAt   time.Duration
 	failing  string // the last error that was told, so that it is told once
+	// recordAt is the instant until which the record of a switch waits, and untold what is told with it.
+	recordAt time.Duration
+	untold   []fleet.Notice
 }
 
 // ownWrite replaces an object in the cache for as long as that still shows the version that was written over.
@@ -118,7 +144,10 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	e.memory, e.status = d.Memory, d.Status
 	r.follow(e, objects, &d, &o.Spec)
 	for _, n := range d.Notices {
-		r.notice(objects.Fleet, n)
+		r.tell(e, objects.Fleet, n)
+	}
+	if d.Switch != nil {
+		e.recordAt = o.Clock.Uptime + r.crowd(o.Clock.Uptime)
 	}
 	r.controller.meters.show(req.Namespace, req.Name, &o.Status, &d.Status, o.Clock)
 
@@ -132,7 +161,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if d.Switch == nil && d.Scale == nil {
 		e.failing = ""
 	}
-	return reconcile.Result{RequeueAfter: d.Requeue}, nil
+	return reconcile.Result{RequeueAfter: d.Requeue, Priority: new(behind)}, nil
 }
 
 func (r *reconciler) entry(f *v1alpha1.Fleet) *entry {
@@ -331,6 +360,9 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		return 0, nil
 	}
 	now := r.controller.config.Clock.Uptime()
+	if wait := max(e.recordAt-now, e.writtenAt+writeGap-now); wait > 0 && (e.recordAt > 0 || e.writtenAt > 0) {
+		return wait, nil
+	}
 	if e.written != nil && fleet.Alike(writtenStatus(e), &e.status) {
 		every := writeIdle
 		if fast {
@@ -338,6 +370,9 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		}
 		if wait := e.writtenAt + every - now; e.writtenAt > 0 && wait > 0 {
 			return wait, nil
+		}
+		if !r.readings.Allow() {
+			return writeFast, nil
 		}
 	}
 	// The whole status in one step, for the very object that it speaks of.
@@ -359,8 +394,29 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		r.fail(e, f, "StatusFailed", fmt.Errorf("the status could not be written: %w", err))
 		return 0, err
 	}
-	e.written, e.writtenAt = &status, now
+	e.written, e.writtenAt, e.recordAt = &status, now, 0
+	for _, n := range e.untold {
+		r.notice(f, n)
+	}
+	e.untold = nil
 	return 0, nil
+}
+
+// tell logs a notice now and records it as an Event with the status that it belongs to.
+func (r *reconciler) tell(e *entry, f *v1alpha1.Fleet, n fleet.Notice) {
+	r.say(f, n)
+	const most = 50 // a status that cannot be written must not collect for ever
+	if !n.Minor && len(e.untold) < most {
+		e.untold = append(e.untold, n)
+	}
+}
+
+func (r *reconciler) say(f *v1alpha1.Fleet, n fleet.Notice) {
+	level := slog.LevelInfo
+	if n.Warning {
+		level = slog.LevelWarn
+	}
+	r.log.Log(context.Background(), level, n.Message, "namespace", f.Namespace, "fleet", f.Name, "event", n.Reason)
 }
 
 // writtenStatus is the written one in the domain's terms.
@@ -379,9 +435,9 @@ func normal(s v1alpha1.FleetStatus) string {
 }
 
 func (r *reconciler) notice(f *v1alpha1.Fleet, n fleet.Notice) {
-	kind, level := corev1.EventTypeNormal, slog.LevelInfo
+	kind := corev1.EventTypeNormal
 	if n.Warning {
-		kind, level = corev1.EventTypeWarning, slog.LevelWarn
+		kind = corev1.EventTypeWarning
 	}
 	message := n.Message
 	const most = 1000 // the API allows 1024 bytes
@@ -389,7 +445,6 @@ func (r *reconciler) notice(f *v1alpha1.Fleet, n fleet.Notice) {
 		message = message[:most] + "…"
 	}
 	r.events.Eventf(f, nil, kind, n.Reason, n.Reason, "%s", message)
-	r.log.Log(context.Background(), level, n.Message, "namespace", f.Namespace, "fleet", f.Name, "event", n.Reason)
 }
 
 // fail tells of an error once, until another one comes or it is over.
@@ -398,5 +453,7 @@ func (r *reconciler) fail(e *entry, f *v1alpha1.Fleet, reason string, err error)
 		return
 	}
 	e.failing = err.Error()
-	r.notice(f, fleet.Notice{Warning: true, Reason: reason, Message: err.Error()})
+	n := fleet.Notice{Warning: true, Reason: reason, Message: err.Error()}
+	r.say(f, n)
+	r.notice(f, n)
 }
