@@ -42,8 +42,8 @@ type Config struct {
 	// Kubeconfig files, the first that has an entry wins. Empty: the files in $KUBECONFIG, or ~/.kube/config, or the
 	// service account of the pod.
 	Kubeconfig []string
-	// Follow keeps a watch on every cluster from the first use of one of its PoPs, as a service does; reads are then
-	// answered from memory while the watch runs. Otherwise reads go to the API, and a watch begins when something waits.
+	// Follow begins the watch on a cluster when one of its PoPs is registered, as a service does, and not when the first of
+	// its PoPs is asked for something.
 	Follow bool
 	// Agent is sent as the User-Agent, for the audit logs of the clusters.
 	Agent string

@@ -29,6 +29,10 @@ type mirror struct {
 	err    error // why fleets may be out of date; nil while the watch runs
 	// Those that wait for a change, by namespace.
 	waiting map[string]map[chan struct{}]bool
+
+	// answered is closed when the API gave its first answer, good or bad.
+	answered chan struct{}
+	first    sync.Once
 }
 
 // The wait between two attempts to reach an API, doubled from the first to the last with a jitter of half. The last is
@@ -44,7 +48,7 @@ const (
 var errEndedAtOnce = errors.New("the API ended the watch at once")
 
 func newMirror(reader client.WithWatch) *mirror {
-	return &mirror{reader: reader, fleets: map[types.NamespacedName]*v1alpha1.Fleet{}, waiting: map[string]map[chan struct{}]bool{}}
+	return &mirror{reader: reader, fleets: map[types.NamespacedName]*v1alpha1.Fleet{}, waiting: map[string]map[chan struct{}]bool{}, answered: make(chan struct{})}
 }
 
 // run follows the cluster until ctx ends.
@@ -180,6 +184,7 @@ func (m *mirror) healthy() {
 		return
 	}
 	m.synced, m.err = true, nil
+	m.first.Do(func() { close(m.answered) })
 	m.wakeAll()
 }
 
@@ -188,6 +193,7 @@ func (m *mirror) failed(err error) {
 	defer m.mu.Unlock()
 	first := m.err == nil
 	m.err = err
+	m.first.Do(func() { close(m.answered) })
 	if first {
 		m.wakeAll()
 	}
@@ -245,6 +251,14 @@ func (m *mirror) all(namespace string) (fleets []*v1alpha1.Fleet, known bool, er
 		}
 	}
 	return fleets, m.synced, m.err
+}
+
+// settle waits for the first answer, which is then good for all PoPs of the cluster; or until ctx ends.
+func (m *mirror) settle(ctx context.Context) {
+	select {
+	case <-m.answered:
+	case <-ctx.Done():
+	}
 }
 
 // state is whether anything is known, and why it may be out of date.

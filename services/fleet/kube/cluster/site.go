@@ -50,6 +50,8 @@ func (s *site) Fleets(ctx context.Context, name string) ([]fleet.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.connections.follow(conn)
+	conn.mirror.settle(ctx)
 	if name != "" {
 		f, err := s.read(ctx, conn, name)
 		if err != nil {
@@ -76,8 +78,11 @@ func (s *site) Fleets(ctx context.Context, name string) ([]fleet.Fleet, error) {
 	return fleets, nil
 }
 
-// read is one fleet, from memory when that is in step with the API.
+// read is one fleet, from memory when that is in step with the API. The first read of a cluster waits for the one list that
+// the watch begins with, instead of asking once per PoP.
 func (s *site) read(ctx context.Context, conn *connection, name string) (*v1alpha1.Fleet, error) {
+	s.connections.follow(conn)
+	conn.mirror.settle(ctx)
 	if f, known, stale := conn.mirror.get(s.pop.Namespace, name); known && stale == nil && f != nil {
 		return f, nil
 	}

@@ -15,7 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +51,8 @@ type Cluster struct {
 	output  *tail
 	args    []string
 }
+
+var started atomic.Int32
 
 // Root is the directory of the repository, found from the working directory of the test.
 func Root() (string, error) {
@@ -84,8 +89,8 @@ func Run(t testing.TB, name string) *Cluster {
 	if _, err := os.Stat(binary); err != nil {
 		t.Skip("the control plane is not built; run: make engines")
 	}
-	// A random loopback block, so that packages that test at the same time do not meet.
-	block := 100 + os.Getpid()%100
+	// Blocks of its own, so that packages and clusters that test at the same time do not meet.
+	block := 100 + (os.Getpid()*7+int(started.Add(1)))%100
 	c := &Cluster{Name: name, args: []string{binary, "--dir", t.TempDir(), "--name", name, "--bind", fmt.Sprintf("127.%d.0.1", block),
 		"--port", "0", "--service-cidr", fmt.Sprintf("10.%d.128.0/17", block), "--die-with-stdin"}}
 	if err := c.Start(t.Context()); err != nil {
@@ -258,4 +263,23 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.buf.String()
+}
+
+// CPU is the processor time that the control plane has used. On a machine with other work it says more than the clock.
+func (c *Cluster) CPU() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.command.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// proc_pid_stat(5): after the name in parentheses, fields 14 and 15 are user and system time in ticks of 10 ms.
+	_, rest, _ := strings.Cut(string(text), ") ")
+	var ticks int64
+	for _, f := range strings.Fields(rest)[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
