@@ -34,9 +34,20 @@ func NewStarter() *Starter {
 	return s
 }
 
-// Close ends the thread, and with it every child that still runs.
+// Close kills every child that still runs and ends the thread. The end of the thread alone would not always do: if it is
+// the first of the process, the Go runtime keeps it.
 func (s *Starter) Close() {
-	s.once.Do(func() { close(s.work) })
+	s.once.Do(func() {
+		s.do(func() {
+			found, _ := children(os.Getpid())
+			for _, c := range found {
+				if s.own[c.id.PID] {
+					_ = c.id.Signal(syscall.SIGKILL)
+				}
+			}
+		})
+		close(s.work)
+	})
 	<-s.done
 }
 
