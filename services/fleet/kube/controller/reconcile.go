@@ -53,21 +53,34 @@ type reconciler struct {
 
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*entry
-	// switched are the instants of the last switches, for as long as they count.
-	switched []time.Duration
+	// switchedAt is the instant of the last switch of any fleet.
+	switchedAt time.Duration
 }
 
-// crowd is how long after a switch the record of it waits: a moment for each other PoP of the cluster that was switched within
-// the last second. One PoP is recorded at once; in a global rollback the selectors go first.
-func (r *reconciler) crowd(now time.Duration) time.Duration {
-	const moment, most = 4 * time.Millisecond, 400 * time.Millisecond
+// In a global rollback the selectors of all PoPs are set first and then it is recorded: a record waits until no PoP of the
+// cluster was switched for recordQuiet, at most recordLatest. The first PoP, or the only one, is recorded at once.
+const (
+	recordQuiet  = 50 * time.Millisecond
+	recordLatest = 1500 * time.Millisecond
+)
+
+// turned notes a switch and returns the instant by which it is recorded.
+func (r *reconciler) turned(now time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.switched) > 0 && now-r.switched[0] > time.Second {
-		r.switched = r.switched[1:]
+	alone := r.switchedAt == 0 || now-r.switchedAt > recordLatest
+	r.switchedAt = now
+	if alone {
+		return now
 	}
-	r.switched = append(r.switched, now)
-	return min(time.Duration(len(r.switched))*moment, most)
+	return now + recordLatest
+}
+
+// crowded is how long the record of a switch still waits, if it is due by an instant.
+func (r *reconciler) crowded(by, now time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return min(by-now, r.switchedAt+recordQuiet-now)
 }
 
 // entry is what is remembered of one fleet. Reconciliations of one fleet never overlap.
@@ -85,8 +98,8 @@ type entry struct {
 	headroom fleet.Headroom
 	roomAt   time.Duration
 	failing  string // the last error that was told, so that it is told once
-	// recordAt is the instant until which the record of a switch waits, and untold what is told with it.
-	recordAt time.Duration
+	// recordBy is the instant by which the last switch is recorded, and untold what is told with it.
+	recordBy time.Duration
 	untold   []fleet.Notice
 }
 
@@ -147,7 +160,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		r.tell(e, objects.Fleet, n)
 	}
 	if d.Switch != nil {
-		e.recordAt = o.Clock.Uptime + r.crowd(o.Clock.Uptime)
+		e.recordBy = r.turned(r.controller.config.Clock.Uptime())
 	}
 	r.controller.meters.show(req.Namespace, req.Name, &o.Status, &d.Status, o.Clock)
 
@@ -360,7 +373,10 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		return 0, nil
 	}
 	now := r.controller.config.Clock.Uptime()
-	if wait := max(e.recordAt-now, e.writtenAt+writeGap-now); wait > 0 && (e.recordAt > 0 || e.writtenAt > 0) {
+	if wait := r.crowded(e.recordBy, now); wait > 0 {
+		return wait, nil
+	}
+	if wait := e.writtenAt + writeGap - now; wait > 0 && e.writtenAt > 0 {
 		return wait, nil
 	}
 	if e.written != nil && fleet.Alike(writtenStatus(e), &e.status) {
@@ -371,7 +387,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		if wait := e.writtenAt + every - now; e.writtenAt > 0 && wait > 0 {
 			return wait, nil
 		}
-		if !r.readings.Allow() {
+		if r.crowded(now+writeFast, now) > 0 || !r.readings.Allow() {
 			return writeFast, nil
 		}
 	}
@@ -394,7 +410,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		r.fail(e, f, "StatusFailed", fmt.Errorf("the status could not be written: %w", err))
 		return 0, err
 	}
-	e.written, e.writtenAt, e.recordAt = &status, now, 0
+	e.written, e.writtenAt = &status, now
 	for _, n := range e.untold {
 		r.notice(f, n)
 	}
