@@ -18,12 +18,17 @@ import (
 	"edgehold.internal/services/fleet/kube/kubetest"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 	"go.uber.org/goleak"
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
@@ -137,7 +142,7 @@ func TestCluster(t *testing.T) {
 	r := newReal(t)
 	for name, test := range map[string]func(*testing.T, *real){
 		"cut over": testCutOver, "declare wins against other writers": testDeclareWinsAgainstOtherWriters, "force the selector": testForceSelector,
-		"freezes": testFreezes, "bad input": testBadInput, "reload": testReload, "unreachable": testUnreachable,
+		"freezes": testFreezes, "bad input": testBadInput, "reload": testReload, "unreachable": testUnreachable, "least privilege": testLeastPrivilege,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, r) })
 	}
@@ -589,5 +594,86 @@ func testUnreachable(t *testing.T, r *real) {
 				cancel()
 			})
 		})
+	}
+}
+
+// The role that deploy/ gives to the centre is enough for all it does, and takes in nothing of the controller's.
+func testLeastPrivilege(t *testing.T, r *real) {
+	r.addPops(t, "l0")
+	root, err := kubetest.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "deploy", "base", "controller", "rbac.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "edgehold-system"}}}
+	for _, document := range strings.Split(string(text), "\n---\n") {
+		var o unstructured.Unstructured
+		if err := yaml.Unmarshal([]byte(document), &o.Object); err != nil {
+			t.Fatal(err)
+		}
+		objects = append(objects, &o)
+	}
+	for _, o := range objects {
+		if err := r.admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "edgehold-system", Name: "centre"}}
+	token := &authenticationv1.TokenRequest{}
+	if err := r.admin.SubResource("token").Create(t.Context(), account, token); err != nil {
+		t.Fatal(err)
+	}
+	config, err := clientcmd.LoadFromFile(r.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range config.AuthInfos {
+		*user = clientcmdapi.AuthInfo{Token: token.Status.Token}
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(Config{Kubeconfig: []string{path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	here := c.Cluster(fleet.Pop{Name: "l0", Context: "cluster-1", Namespace: "pop-l0"})
+	// A role that was just made is known to the API server a moment later.
+	kubetest.Eventually(t, func() error {
+		_, err := here.Fleets(t.Context(), "")
+		return err
+	})
+	change := fleet.Change{ID: "op-1", To: fleet.Blue, Reason: "x", At: time.Now()}
+	if _, _, err := here.Plan(t.Context(), "edge", change, true); err != nil {
+		t.Errorf("plan: %v", err)
+	}
+	if _, err := here.ForceSelector(t.Context(), "edge", change); err != nil {
+		t.Errorf("force the selector: %v", err)
+	}
+	if _, err := here.Freeze(t.Context(), "edge", fleet.Freeze{ID: "f1", From: time.Now(), Until: time.Now().Add(time.Hour), Reason: "x"}); err != nil {
+		t.Errorf("freeze: %v", err)
+	}
+	if _, err := here.Unfreeze(t.Context(), "edge", fleet.Unfreeze{ID: "u1", Reason: "x", At: time.Now()}); err != nil {
+		t.Errorf("unfreeze: %v", err)
+	}
+	if _, err := here.Await(t.Context(), fleet.Fleet{Name: "edge"}, func(f *fleet.Fleet) bool { return f.Declared == fleet.Blue }); err != nil {
+		t.Errorf("await: %v", err)
+	}
+	own, err := c.connect("cluster-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := client.RawPatch(types.MergePatchType, []byte(`{"status":{"active":"blue"}}`))
+	if err := own.client.Status().Patch(t.Context(), r.fleet(t, "l0"), status); !apierrors.IsForbidden(err) {
+		t.Errorf("the status is the controller's: %v", err)
+	}
+	scale := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
+	if err := own.client.Patch(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "pop-l0", Name: "edge-blue"}}, scale); !apierrors.IsForbidden(err) {
+		t.Errorf("the Deployments are the controller's: %v", err)
 	}
 }

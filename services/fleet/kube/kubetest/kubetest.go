@@ -26,6 +26,7 @@ import (
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,7 +112,7 @@ func (c *Cluster) connect() error {
 	}
 	config.QPS = -1
 	kinds := runtime.NewScheme()
-	for _, add := range append([]func(*runtime.Scheme) error{eventsv1.AddToScheme}, kube.AddTypes...) {
+	for _, add := range append([]func(*runtime.Scheme) error{eventsv1.AddToScheme, authenticationv1.AddToScheme}, kube.AddTypes...) {
 		if err := add(kinds); err != nil {
 			return err
 		}
