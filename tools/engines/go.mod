@@ -2,4 +2,7 @@ module edgehold.internal/tools/engines
 
 go 1.26.0
 
-require golang.org/x/sync v0.24.0
+require (
+	github.com/google/go-cmp v0.7.0
+	golang.org/x/sync v0.24.0
+)

@@ -24,7 +24,7 @@ func TestRealEngines(t *testing.T) {
 	}
 	for _, name := range []string{"edgehold-control-plane", "edgehold-node", "edgehold-temporal"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
-			t.Skipf("needs the engines: %v; run `make engines`", err)
+			t.Skipf("needs the engines: %v; run `make build`", err)
 		}
 	}
 	// The path is short because the control plane puts unix sockets into it.

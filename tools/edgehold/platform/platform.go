@@ -117,7 +117,7 @@ func (c *Config) Validate() error {
 	for _, name := range c.binaries() {
 		path := filepath.Join(c.Bin, name)
 		if err := unix.Access(path, unix.X_OK); err != nil {
-			return problem.Preconditionf("", "%s is missing (%w); build it with `make engines`", path, err)
+			return problem.Preconditionf("", "%s is missing (%w); build it with `make build`", path, err)
 		}
 	}
 	return nil

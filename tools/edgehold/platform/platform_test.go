@@ -408,7 +408,7 @@ func TestConfigErrors(t *testing.T) {
 		{"clusters", func(c *platform.Config) { c.Clusters = 17 }, "--clusters: 17"},
 		{"negative", func(c *platform.Config) { c.Clusters = -1 }, "--clusters: -1"},
 		{"timeout", func(c *platform.Config) { c.Timeout = time.Millisecond }, "--timeout: 1ms"},
-		{"binaries", func(c *platform.Config) { c.Bin = missing.Bin }, "make engines"},
+		{"binaries", func(c *platform.Config) { c.Bin = missing.Bin }, "make build"},
 		{"directory", func(c *platform.Config) { c.Dir = "/dev/null/x" }, "--dir"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
