@@ -125,6 +125,9 @@ func (o *Observation) misconfigured() []Blocker {
 	bad := func(format string, args ...any) {
 		out = append(out, Blocker{Reason: Misconfigured, Message: fmt.Sprintf(format, args...)})
 	}
+	if o.Spec.Active != Blue && o.Spec.Active != Green {
+		bad("spec.active: %q is no colour; choose blue or green", o.Spec.Active)
+	}
 	if o.Spec.Blue == o.Spec.Green {
 		bad("spec.green.deployment: blue and green both name Deployment %s; each colour needs its own", o.Spec.Blue)
 		return out

@@ -65,12 +65,15 @@ func Status(f *v1alpha1.Fleet) fleet.Status {
 		Blue:  colourState(f.Spec.Blue.Deployment, s.Blue),
 		Green: colourState(f.Spec.Green.Deployment, s.Green),
 	}
-	if c := s.LastCutover; c != nil {
+	// A record of no two colours was not written by a controller, and says nothing.
+	if c := s.LastCutover; c != nil && isCutover(*c) {
 		last := cutover(*c)
 		d.LastCutover = &last
 	}
 	for _, c := range s.History {
-		d.History = append(d.History, cutover(c))
+		if isCutover(c) {
+			d.History = append(d.History, cutover(c))
+		}
 	}
 	for _, c := range s.Conditions {
 		d.Conditions = append(d.Conditions, fleet.Condition{Type: c.Type, Status: string(c.Status), Reason: c.Reason, Message: c.Message, Since: c.LastTransitionTime.Time})
@@ -84,6 +87,11 @@ func Status(f *v1alpha1.Fleet) fleet.Status {
 
 func colourState(deployment string, s v1alpha1.ColourStatus) fleet.ColourState {
 	return fleet.ColourState{Deployment: deployment, Version: s.Version, Desired: s.Desired, Ready: s.Ready, OpenConnections: s.OpenConnections}
+}
+
+func isCutover(c v1alpha1.CutoverStatus) bool {
+	to := fleet.Colour(c.To)
+	return to.Other() != fleet.None && fleet.Colour(c.From) == to.Other()
 }
 
 func cutover(c v1alpha1.CutoverStatus) fleet.Cutover {
