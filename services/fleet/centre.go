@@ -571,7 +571,8 @@ func (c *Centre) step(ctx context.Context, p Pop, do func(context.Context) error
 	bounded, cancel := context.WithTimeout(ctx, c.limits.Timeout)
 	defer cancel()
 	err := do(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+	var said *problem.Error
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil && !errors.As(err, &said) {
 		return problem.Unavailablef("the Kubernetes API of PoP %s (context %s) did not answer within %s; check the network to it", p.Name, p.Context, c.limits.Timeout)
 	}
 	return err

@@ -3,8 +3,12 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +34,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/yaml"
 )
 
@@ -143,6 +148,7 @@ func TestCluster(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *real){
 		"cut over": testCutOver, "declare wins against other writers": testDeclareWinsAgainstOtherWriters, "force the selector": testForceSelector,
 		"freezes": testFreezes, "bad input": testBadInput, "reload": testReload, "unreachable": testUnreachable, "least privilege": testLeastPrivilege,
+		"lost answers": testLostAnswers,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, r) })
 	}
@@ -361,9 +367,19 @@ func testBadInput(t *testing.T, r *real) {
 		nowhere := c.Cluster(fleet.Pop{Name: "p09", Context: "cluster-1", Namespace: "pop-p09"})
 		_, err = nowhere.Fleets(t.Context(), "edge")
 		expect(t, err, problem.NotFound, "it has no fleet at all")
+		ctx, cancel := context.WithCancel(t.Context())
+		nowhere.Watch(ctx, "", func(e fleet.WatchEvent) {
+			expect(t, e.Err, problem.NotFound, "PoP p09 (namespace pop-p09, context cluster-1) has no fleet at all")
+			cancel()
+		})
 		elsewhere := c.Cluster(fleet.Pop{Name: "p10", Context: "cluster-9", Namespace: "pop-p10"})
 		_, err = elsewhere.Fleets(t.Context(), "edge")
 		expect(t, err, problem.Unavailable, `the kubeconfig has no context "cluster-9"`)
+		ctx, cancel = context.WithCancel(t.Context())
+		elsewhere.Watch(ctx, "", func(e fleet.WatchEvent) {
+			expect(t, e.Err, problem.Unavailable, `the kubeconfig has no context "cluster-9"`)
+			cancel()
+		})
 	}
 	c, err := Open(Config{Kubeconfig: []string{r.Kubeconfig}})
 	if err != nil {
@@ -675,5 +691,60 @@ func testLeastPrivilege(t *testing.T, r *real) {
 	scale := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
 	if err := own.client.Patch(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "pop-l0", Name: "edge-blue"}}, scale); !apierrors.IsForbidden(err) {
 		t.Errorf("the Deployments are the controller's: %v", err)
+	}
+}
+
+// The API dies over a patch: the caller learns what became of it, and it is never done twice.
+func testLostAnswers(t *testing.T, r *real) {
+	r.addPops(t, "a0")
+	_, c := r.centre(t, true)
+	here := c.Cluster(fleet.Pop{Name: "a0", Context: "cluster-1", Namespace: "pop-a0"})
+	conn, err := c.connect("cluster-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := &url.Error{Op: "Patch", URL: "https://api", Err: io.ErrUnexpectedEOF}
+	for i, tc := range []struct {
+		name                string
+		written, lost, dead bool
+	}{
+		{name: "written, and the answer lost", written: true, lost: true},
+		{name: "lost before it was written", lost: true},
+		{name: "lost, and nobody there after it", lost: true, dead: true},
+	} {
+		lost := tc.lost
+		own := conn.client
+		conn.client = interceptor.NewClient(own, interceptor.Funcs{
+			Patch: func(ctx context.Context, next client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+				if lost {
+					lost = false
+					if tc.written {
+						if err := next.Patch(ctx, o, p, opts...); err != nil {
+							return err
+						}
+					}
+					return cut
+				}
+				return next.Patch(ctx, o, p, opts...)
+			},
+			Get: func(ctx context.Context, next client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if tc.dead {
+					return &url.Error{Op: "Get", URL: "https://api", Err: &net.OpError{Op: "dial", Err: errors.New("connection refused")}}
+				}
+				return next.Get(ctx, key, o, opts...)
+			},
+		})
+		before := r.fleet(t, "a0").Generation
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		f, err := here.Declare(ctx, "edge", fleet.Change{ID: fmt.Sprintf("op-%d", i), To: fleet.Blue, Reason: "x", At: time.Now()})
+		cancel()
+		conn.client = own
+		if tc.dead {
+			expect(t, err, problem.Unavailable, "went away while fleet edge was written, which may have happened or not; ask again with the same key")
+			continue
+		}
+		if after := r.fleet(t, "a0").Generation; err != nil || after != before+1 || f.Generation != after {
+			t.Errorf("%s: generation %d → %d, returned %d, %v", tc.name, before, after, f.Generation, err)
+		}
 	}
 }

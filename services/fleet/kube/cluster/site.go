@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,6 +91,12 @@ func (s *site) read(ctx context.Context, conn *connection, name string) (*v1alph
 }
 
 func (s *site) readAPI(ctx context.Context, conn *connection, name string) (*v1alpha1.Fleet, error) {
+	f, err := s.getFleet(ctx, conn, name)
+	return f, s.translate(err)
+}
+
+// getFleet returns the API's own error, but for a fleet that does not exist.
+func (s *site) getFleet(ctx context.Context, conn *connection, name string) (*v1alpha1.Fleet, error) {
 	var f v1alpha1.Fleet
 	err := conn.client.Get(ctx, types.NamespacedName{Namespace: s.pop.Namespace, Name: name}, &f)
 	if err == nil {
@@ -98,7 +105,7 @@ func (s *site) readAPI(ctx context.Context, conn *connection, name string) (*v1a
 	if apierrors.IsNotFound(err) && hasDetails(err) {
 		return nil, s.noFleet(ctx, conn, name)
 	}
-	return nil, s.translate(err)
+	return nil, err
 }
 
 // noFleet says which fleets the PoP has instead.
@@ -111,69 +118,79 @@ func (s *site) noFleet(ctx context.Context, conn *connection, name string) error
 	for _, f := range list.Items {
 		names = append(names, f.Name)
 	}
+	return s.missing(name, names)
+}
+
+func (s *site) missing(name string, names []string) error {
 	slices.Sort(names)
 	have := "no fleet at all"
 	if len(names) > 0 {
 		have = strings.Join(names[:min(len(names), 10)], ", ")
+	}
+	if name == "" {
+		return problem.NotFoundf("fleet", "PoP %s (namespace %s, context %s) has no fleet at all", s.pop.Name, s.pop.Namespace, s.pop.Context)
 	}
 	return problem.NotFoundf("fleet", "PoP %s (namespace %s, context %s) has no fleet %q; it has %s", s.pop.Name, s.pop.Namespace, s.pop.Context, name, have)
 }
 
 // Watch follows the mirror of the context.
 func (s *site) Watch(ctx context.Context, name string, on func(fleet.WatchEvent)) {
-	sent := map[string]string{} // resourceVersion by name; empty: to be sent again
-	said := ""                  // the problem that the reader knows of
-	s.follow(ctx, func(conn *connection) bool {
-		found, known, stale := conn.mirror.all(s.pop.Namespace)
-		if stale != nil {
-			err := s.translate(stale)
-			if said == "" {
-				on(fleet.WatchEvent{Err: err})
+	sent := map[string]string{}   // what the reader has: resourceVersion by name
+	broken, empty := false, false // what else the reader was told
+	s.follow(ctx, func(conn *connection, err error) bool {
+		var found []*v1alpha1.Fleet
+		known := false
+		if err == nil {
+			found, known, err = conn.mirror.all(s.pop.Namespace)
+		}
+		if err != nil {
+			if !broken {
+				on(fleet.WatchEvent{Err: s.translate(err)})
 			}
-			said = err.Error()
+			broken, empty = true, false
 			return false
 		}
 		if !known {
 			return false
 		}
 		there := map[string]bool{}
+		var names []string
 		for _, f := range found {
+			names = append(names, f.Name)
 			if name != "" && f.Name != name {
 				continue
 			}
 			there[f.Name] = true
-			if sent[f.Name] == f.ResourceVersion && said == "" {
+			if sent[f.Name] == f.ResourceVersion && !broken {
 				continue
 			}
 			sent[f.Name] = f.ResourceVersion
 			d := s.domain(f)
 			on(fleet.WatchEvent{Name: f.Name, Fleet: &d})
 		}
-		first := len(sent) == 0 && len(there) == 0 && said != "empty"
+		if len(there)+len(sent) == 0 && !empty {
+			on(fleet.WatchEvent{Err: s.missing(name, names)})
+		}
 		for gone := range sent {
 			if !there[gone] {
 				delete(sent, gone)
 				on(fleet.WatchEvent{Name: gone, Deleted: true})
 			}
 		}
-		said = ""
-		if len(there) == 0 {
-			said = "empty"
-			if first {
-				on(fleet.WatchEvent{Err: problem.NotFoundf("fleet", "PoP %s (namespace %s, context %s) has no fleet %q", s.pop.Name, s.pop.Namespace, s.pop.Context, name)})
-			}
-		}
+		broken, empty = false, len(there) == 0
 		return false
 	})
 }
 
 // follow calls look at once and after every change in the PoP until it says true or ctx ends. It survives a reload of the
-// kubeconfig.
-func (s *site) follow(ctx context.Context, look func(*connection) bool) {
+// kubeconfig; while that has no way to the cluster, look gets the error and no connection.
+func (s *site) follow(ctx context.Context, look func(*connection, error) bool) {
 	for ctx.Err() == nil {
 		conn, err := s.connections.connect(s.pop.Context)
 		if err != nil {
-			// Only a reload can bring the context back.
+			if look(nil, err) {
+				return
+			}
 			select {
 			case <-ctx.Done():
 			case <-s.connections.ctx.Done():
@@ -185,7 +202,7 @@ func (s *site) follow(ctx context.Context, look func(*connection) bool) {
 		s.connections.follow(conn)
 		changes, stop := conn.mirror.changes(s.pop.Namespace)
 		for on := true; on; {
-			if look(conn) {
+			if look(conn, nil) {
 				stop()
 				return
 			}
@@ -206,7 +223,10 @@ func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fl
 	last := since
 	var end error
 	seen := false
-	s.follow(ctx, func(conn *connection) bool {
+	s.follow(ctx, func(conn *connection, err error) bool {
+		if err != nil {
+			return false // a reload may bring it back
+		}
 		f, known, stale := conn.mirror.get(s.pop.Namespace, since.Name)
 		switch {
 		case f != nil && f.Generation >= since.Generation:
@@ -395,39 +415,69 @@ type operation struct {
 }
 
 // patch writes what change wants of a fleet, on exactly the version that change saw. No operations: it is as it should
-// be. When another writer was first it reads anew and asks again.
+// be. When another writer was first, or the API died over the write, it reads anew and asks again.
 func (s *site) patch(ctx context.Context, name string, change func(*v1alpha1.Fleet) ([]operation, error)) (*v1alpha1.Fleet, error) {
 	conn, err := s.connections.connect(s.pop.Context)
 	if err != nil {
 		return nil, err
 	}
 	f, err := s.read(ctx, conn, name)
-	for range attempts {
-		if err != nil {
-			return nil, err
+	if err != nil {
+		return nil, err
+	}
+	err = s.write(ctx, "fleet "+name, func(again bool) error {
+		if again {
+			latest, err := s.getFleet(ctx, conn, name)
+			if err != nil {
+				return err
+			}
+			f = latest
 		}
-		var operations []operation
-		operations, err = change(f)
+		operations, err := change(f)
 		if err != nil || len(operations) == 0 {
-			return f, err
+			return err
 		}
 		operations = append([]operation{{"replace", "/metadata/resourceVersion", f.ResourceVersion}}, operations...)
-		var body []byte
-		if body, err = json.Marshal(operations); err != nil {
-			return nil, fmt.Errorf("encode the patch of fleet %s: %w", name, err)
+		body, err := json.Marshal(operations)
+		if err != nil {
+			return fmt.Errorf("encode the patch of fleet %s: %w", name, err)
 		}
 		next := &v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Namespace: s.pop.Namespace, Name: name}}
-		err = conn.client.Patch(ctx, next, client.RawPatch(types.JSONPatchType, body))
+		if err := conn.client.Patch(ctx, next, client.RawPatch(types.JSONPatchType, body)); err != nil {
+			return err
+		}
+		conn.mirror.learn(next)
+		f = next
+		return nil
+	})
+	return f, err
+}
+
+// write tries until one attempt goes through, and tells each but the first to read anew. A conflict is tried again a few
+// times. An API that went away while it was asked may have written or not, and the next attempt finds out: in the middle of
+// an outage a caller must not be told that nothing happened when it did.
+func (s *site) write(ctx context.Context, what string, attempt func(again bool) error) error {
+	conflicts := 0
+	for again := false; ; again = true {
+		err := attempt(again)
 		switch {
 		case err == nil:
-			conn.mirror.learn(next)
-			return next, nil
-		case !apierrors.IsConflict(err):
-			return nil, s.translate(err)
+			return nil
+		case apierrors.IsConflict(err):
+			if conflicts++; conflicts >= attempts {
+				return problem.New(problem.Aborted, "", "%s in PoP %s was changed by other writers %d times in a row; find out who they are, and ask again", what, s.pop.Name, attempts)
+			}
+		case again && !away(err), !again && !inDoubt(err):
+			return s.translate(err)
+		default:
+			select {
+			case <-ctx.Done():
+				return problem.Unavailablef("PoP %s (context %s): the Kubernetes API went away while %s was written, which may have happened or not; ask again with the same key: %s",
+					s.pop.Name, s.pop.Context, what, reach(err))
+			case <-time.After(2 * firstRetry):
+			}
 		}
-		f, err = s.readAPI(ctx, conn, name)
 	}
-	return nil, problem.New(problem.Aborted, "", "fleet %s in PoP %s was changed by other writers %d times in a row; ask again", name, s.pop.Name, attempts)
 }
 
 // ForceSelector writes the fleet first: a controller that comes back at any moment then wants what the Service has.
@@ -453,20 +503,20 @@ func (s *site) ForceSelector(ctx context.Context, name string, change fleet.Chan
 }
 
 func (s *site) setSelector(ctx context.Context, conn *connection, f *v1alpha1.Fleet, declared fleet.Fleet, change fleet.Change) error {
-	for range attempts {
+	return s.write(ctx, "Service "+f.Spec.Service, func(bool) error {
 		var service corev1.Service
-		if err := conn.client.Get(ctx, types.NamespacedName{Namespace: s.pop.Namespace, Name: f.Spec.Service}, &service); err != nil {
-			if apierrors.IsNotFound(err) {
-				return problem.Preconditionf("fleet", "fleet %s of PoP %s names the Service %s, which does not exist in namespace %s; create it or correct spec.service", f.Name, s.pop.Name, f.Spec.Service, s.pop.Namespace)
-			}
-			return s.translate(err)
+		err := conn.client.Get(ctx, types.NamespacedName{Namespace: s.pop.Namespace, Name: f.Spec.Service}, &service)
+		switch {
+		case apierrors.IsNotFound(err):
+			return problem.Preconditionf("fleet", "fleet %s of PoP %s names the Service %s, which does not exist in namespace %s; create it or correct spec.service", f.Name, s.pop.Name, f.Spec.Service, s.pop.Namespace)
+		case err != nil:
+			return err
+		case len(service.Spec.Selector) == 0:
+			return problem.Preconditionf("fleet", "Service %s of PoP %s has no selector, so its endpoints are somebody else's; the colour alone would select every pod with that label", f.Spec.Service, s.pop.Name)
 		}
 		from := service.Spec.Selector[v1alpha1.ColourLabel]
 		if from == string(change.To) {
 			return nil
-		}
-		if len(service.Spec.Selector) == 0 {
-			return problem.Preconditionf("fleet", "Service %s of PoP %s has no selector, so its endpoints are somebody else's; the colour alone would select every pod with that label", f.Spec.Service, s.pop.Name)
 		}
 		mark, err := json.Marshal(map[string]string{"id": change.ID, "from": from, "to": string(change.To), "principal": change.Principal,
 			"reason": change.Reason, "at": change.At.UTC().Format(time.RFC3339Nano)})
@@ -476,20 +526,13 @@ func (s *site) setSelector(ctx context.Context, conn *connection, f *v1alpha1.Fl
 		body, err := json.Marshal(map[string]any{
 			"metadata": map[string]any{"resourceVersion": service.ResourceVersion, "annotations": map[string]string{
 				ForcedAnnotation:         string(mark),
-				v1alpha1.FenceAnnotation: fmt.Sprint(declared.Generation),
+				v1alpha1.FenceAnnotation: strconv.FormatInt(declared.Generation, 10),
 			}},
 			"spec": map[string]any{"selector": map[string]string{v1alpha1.ColourLabel: string(change.To)}},
 		})
 		if err != nil {
 			return err
 		}
-		err = conn.client.Patch(ctx, &service, client.RawPatch(types.MergePatchType, body), client.FieldOwner(v1alpha1.FieldManager))
-		if err == nil {
-			return nil
-		}
-		if !apierrors.IsConflict(err) {
-			return s.translate(err)
-		}
-	}
-	return problem.New(problem.Aborted, "", "Service %s in PoP %s was changed by other writers %d times in a row; find out who fights over it", f.Spec.Service, s.pop.Name, attempts)
+		return conn.client.Patch(ctx, &service, client.RawPatch(types.MergePatchType, body), client.FieldOwner(v1alpha1.FieldManager))
+	})
 }

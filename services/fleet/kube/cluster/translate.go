@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -58,6 +59,29 @@ func hasDetails(err error) bool {
 	}
 	d := status.Status().Details
 	return d != nil && d.Name != ""
+}
+
+// away says that the API did not answer, or answered that it cannot: it is down, starting, stopping or overloaded.
+func away(err error) bool {
+	var known *problem.Error
+	if errors.As(err, &known) {
+		return known.Kind == problem.Unavailable
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		var certificate *tls.CertificateVerificationError
+		return !errors.As(err, &certificate)
+	}
+	return status.Status().Code >= 500 || apierrors.IsTooManyRequests(err)
+}
+
+// inDoubt says that a write may have happened although it failed: the connection was there and then was not.
+func inDoubt(err error) bool {
+	var operation *net.OpError
+	if errors.As(err, &operation) && operation.Op == "dial" {
+		return false
+	}
+	return away(err)
 }
 
 // reach is the shortest text that still says what is wrong on the way to an API.
