@@ -154,7 +154,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		began := c.config.Clock.Uptime()
 		err := c.run(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // that ctx ends is no error
 		}
 		c.config.Logger.Error("the controller stopped and begins again", "cluster", c.config.Cluster, "error", err, "in", wait)
 		if c.config.Clock.Uptime()-began > time.Minute {

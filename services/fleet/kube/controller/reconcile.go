@@ -405,7 +405,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 	case apierrors.IsNotFound(err):
 		return 0, nil
 	case err != nil && ctx.Err() != nil:
-		return 0, nil // we are being stopped
+		return 0, nil //nolint:nilerr // we are being stopped
 	case err != nil:
 		r.fail(e, f, "StatusFailed", fmt.Errorf("the status could not be written: %w", err))
 		return 0, err
