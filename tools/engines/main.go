@@ -17,16 +17,20 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	root, err := checkout(ctx)
-	if err == nil {
-		err = Run(ctx, Config{Root: root, Out: os.Stderr})
-	}
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "engines:", err)
 		os.Exit(1)
 	}
+}
+
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root, err := checkout(ctx)
+	if err != nil {
+		return err
+	}
+	return Run(ctx, Config{Root: root, Out: os.Stderr})
 }
 
 // checkout is the directory of go.work.

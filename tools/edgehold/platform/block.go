@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -54,8 +55,8 @@ type held struct {
 }
 
 // hold takes a block. The error is EADDRINUSE where someone has it.
-func hold(b int, owner string) (*held, error) {
-	l, err := net.Listen("tcp", lockAddress(b))
+func hold(ctx context.Context, b int, owner string) (*held, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", lockAddress(b))
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +86,8 @@ func (h *held) Close() error {
 func lockAddress(b int) string { return fmt.Sprintf("127.%d.255.254:%d", b, lockPort) }
 
 // holder asks who has a block.
-func holder(b int) string {
-	c, err := net.DialTimeout("tcp", lockAddress(b), time.Second)
+func holder(ctx context.Context, b int) string {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", lockAddress(b))
 	if err != nil {
 		return "a process that does not answer"
 	}
@@ -101,7 +102,7 @@ func holder(b int) string {
 
 // takeBlocks holds n blocks: exactly those of a former start, or else the first free ones from where the hash of dir
 // points, so that two checkouts rarely want the same.
-func takeBlocks(dir, owner string, n int, former []netip.Prefix) (taken []*held, blocks []netip.Prefix, err error) {
+func takeBlocks(ctx context.Context, dir, owner string, n int, former []netip.Prefix) (taken []*held, blocks []netip.Prefix, err error) {
 	defer func() {
 		if err != nil {
 			for _, h := range taken {
@@ -116,10 +117,10 @@ func takeBlocks(dir, owner string, n int, former []netip.Prefix) (taken []*held,
 		if err != nil {
 			return taken, nil, err
 		}
-		h, err := hold(b, owner)
+		h, err := hold(ctx, b, owner)
 		if err != nil {
 			return taken, nil, problem.Preconditionf("", "the address block %s of this platform is held by %s (lock %s); stop that one with `edgehold platform down` there, or take other blocks with `edgehold platform up --fresh` here: %w",
-				p, holder(b), lockAddress(b), err)
+				p, holder(ctx, b), lockAddress(b), err)
 		}
 		used[b], taken, blocks = true, append(taken, h), append(blocks, p)
 	}
@@ -131,7 +132,7 @@ func takeBlocks(dir, owner string, n int, former []netip.Prefix) (taken []*held,
 		if used[b] {
 			continue
 		}
-		l, err := hold(b, owner)
+		l, err := hold(ctx, b, owner)
 		switch {
 		case err == nil:
 			taken, blocks = append(taken, l), append(blocks, block(b))

@@ -98,7 +98,7 @@ func (s *supervisor) supervise(ctx context.Context, e *engine) error {
 
 // once runs one process of the engine, until it ends or, when ctx ends, is stopped.
 func (s *supervisor) once(ctx context.Context, e *engine, out *logFile, onReady func()) (readyFor time.Duration, exit string, err error) {
-	cmd := exec.Command(e.path, e.args...)
+	cmd := exec.Command(e.path, e.args...) //nolint:noctx // a context would kill it; it is asked to stop first
 	cmd.Dir = s.cfg.Dir
 	announced := make(chan announcement, 1)
 	cmd.Stdout, cmd.Stderr = &readyLine{log: out, found: announced}, out

@@ -46,7 +46,7 @@ func TestBlocks(t *testing.T) {
 }
 
 func TestTakeBlocks(t *testing.T) {
-	mine, blocks, err := takeBlocks("/a", "a", 3, nil)
+	mine, blocks, err := takeBlocks(t.Context(), "/a", "a", 3, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,14 +55,14 @@ func TestTakeBlocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if who := holder(b); who != "a" {
+	if who := holder(t.Context(), b); who != "a" {
 		t.Errorf("the holder is %q", who)
 	}
-	if _, err := hold(b, "b"); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := hold(t.Context(), b, "b"); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a second hold: %v", err)
 	}
 	// Another one with the same wish takes the next ones.
-	theirs, others, err := takeBlocks("/a", "b", 3, nil)
+	theirs, others, err := takeBlocks(t.Context(), "/a", "b", 3, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,12 +74,12 @@ func TestTakeBlocks(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := takeBlocks("/a", "c", 3, blocks); err == nil || !strings.Contains(err.Error(), "held by a") {
+	if _, _, err := takeBlocks(t.Context(), "/a", "c", 3, blocks); err == nil || !strings.Contains(err.Error(), "held by a") {
 		t.Errorf("blocks of before that are held: %v", err)
 	}
 	// One more cluster than before: the old blocks and a new one.
 	release(mine)
-	more, grown, err := takeBlocks("/a", "a", 4, blocks)
+	more, grown, err := takeBlocks(t.Context(), "/a", "a", 4, blocks)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -209,7 +209,7 @@ func spawn(ctx context.Context, cfg Config) (State, error) {
 	defer func() { _ = read.Close() }()
 	args := []string{"platform", "run", "--dir", cfg.Dir, "--bin", cfg.Bin, "--clusters", strconv.Itoa(cfg.Clusters), "--timeout", cfg.Timeout.String(),
 		"--no-temporal=" + strconv.FormatBool(cfg.NoTemporal), "--fresh=" + strconv.FormatBool(cfg.Fresh)}
-	cmd := exec.Command(cfg.Executable, args...)
+	cmd := exec.Command(cfg.Executable, args...) //nolint:noctx // it outlives this call
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = cfg.Dir, crash, crash, []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -81,7 +81,7 @@ func Supervise(ctx context.Context, cfg Config, progress io.WriteCloser) (err er
 		return err
 	}
 	owner := fmt.Sprintf("the platform in %s (supervisor %d)", cfg.Dir, self.PID)
-	locks, blocks, err := takeBlocks(cfg.Dir, owner, cfg.Clusters, former)
+	locks, blocks, err := takeBlocks(ctx, cfg.Dir, owner, cfg.Clusters, former)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestPortsAreRememberedAndOutsideTheEphemeralRange(t *testing.T) {
-	first, err := choosePorts("/a", nil, nil)
+	first, err := choosePorts(t.Context(), "/a", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestPortsAreRememberedAndOutsideTheEphemeralRange(t *testing.T) {
 		}
 		seen[p] = true
 	}
-	again, err := choosePorts("/a", map[string]int{"ui": first["frontend"]}, first)
+	again, err := choosePorts(t.Context(), "/a", map[string]int{"ui": first["frontend"]}, first)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,10 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) error {
 	}
 	defer func() { _ = held.Close() }()
 
-	st, err := prepare(cfg)
+	st, err := prepare(ctx, cfg)
+	if ctx.Err() != nil {
+		return nil // asked to stop before anything was started
+	}
 	if err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) error {
 	go func() { checkpointDone <- checkpoint(checkpointing, cfg.Dir, logger) }()
 	ui := newUI(cfg, st)
 	uiDone := make(chan error, 1)
-	go func() { uiDone <- ui.Start() }()
+	go func() { uiDone <- ui.Start() }() // it exits the process when it cannot listen; the port was free a moment ago
 
 	err = func() error {
 		starting, cancel := context.WithTimeout(ctx, startLimit)
@@ -114,14 +117,13 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) error {
 		err = nil // Asked to stop while starting is not a failure.
 	}
 	ui.Stop()
-	<-uiDone
-	err = errors.Join(err, server.Stop())
+	err = errors.Join(err, <-uiDone, server.Stop())
 	stopCheckpoints()
 	return errors.Join(err, <-checkpointDone)
 }
 
 // prepare makes the database and the ports ready and says what is there.
-func prepare(cfg Config) (*state, error) {
+func prepare(ctx context.Context, cfg Config) (*state, error) {
 	path := filepath.Join(cfg.Dir, "state.json")
 	st, err := readState(path)
 	if err != nil {
@@ -151,7 +153,7 @@ func prepare(cfg Config) (*state, error) {
 	if cfg.UIPort != 0 {
 		asked["ui"] = cfg.UIPort
 	}
-	if st.Ports, err = choosePorts(cfg.Dir, asked, st.Ports); err != nil {
+	if st.Ports, err = choosePorts(ctx, cfg.Dir, asked, st.Ports); err != nil {
 		return nil, err
 	}
 	// The system's caches read namespaces when they start, so the first namespace is best there before the server.

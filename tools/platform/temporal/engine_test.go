@@ -30,18 +30,21 @@ const runEngine = "EDGEHOLD_TEST_TEMPORAL_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(runEngine); dir != "" {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		err := temporal.Run(ctx, temporal.Config{Dir: dir, LogLevel: "error"}, func(r temporal.Ready) {
-			_ = json.NewEncoder(os.Stdout).Encode(r)
-		})
-		if err != nil {
+		if err := engine(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
 	os.Exit(m.Run())
+}
+
+func engine(dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return temporal.Run(ctx, temporal.Config{Dir: dir, LogLevel: "error"}, func(r temporal.Ready) {
+		_ = json.NewEncoder(os.Stdout).Encode(r)
+	})
 }
 
 type process struct {

@@ -1,6 +1,7 @@
 package temporal
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func lock(dir string) (*os.File, error) {
 
 // choosePorts gives every listener a port: the one asked for, else the one of the last start, else a free one. A port
 // that was asked for and is taken is an error; one that was only remembered is replaced.
-func choosePorts(dir string, asked, remembered map[string]int) (map[string]int, error) {
+func choosePorts(ctx context.Context, dir string, asked, remembered map[string]int) (map[string]int, error) {
 	first, last := outsideEphemeral()
 	taken := map[int]bool{}
 	for _, p := range asked {
@@ -108,13 +109,13 @@ func choosePorts(dir string, asked, remembered map[string]int) (map[string]int, 
 	ports := map[string]int{}
 	for _, name := range listeners {
 		if p := asked[name]; p != 0 {
-			if err := free(p); err != nil {
+			if err := free(ctx, p); err != nil {
 				return nil, fmt.Errorf("port %d for the %s is not free (%w); stop what uses it or ask for another", p, name, err)
 			}
 			ports[name] = p
 			continue
 		}
-		if p := remembered[name]; p != 0 && !taken[p] && free(p) == nil {
+		if p := remembered[name]; p != 0 && !taken[p] && free(ctx, p) == nil {
 			ports[name], taken[p] = p, true
 			continue
 		}
@@ -122,7 +123,7 @@ func choosePorts(dir string, asked, remembered map[string]int) (map[string]int, 
 			if tries > last-first {
 				return nil, fmt.Errorf("no free port for the %s between %d and %d on 127.0.0.1", name, first, last)
 			}
-			if !taken[next] && free(next) == nil {
+			if !taken[next] && free(ctx, next) == nil {
 				ports[name], taken[next] = next, true
 			}
 			if next++; next > last {
@@ -133,8 +134,8 @@ func choosePorts(dir string, asked, remembered map[string]int) (map[string]int, 
 	return ports, nil
 }
 
-func free(port int) error {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+func free(ctx context.Context, port int) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
