@@ -188,7 +188,8 @@ func (c *Cluster) AddPop(t testing.TB, name string) {
 
 // Start starts it, or starts it again after Kill on the same state and port, and returns when it is ready.
 func (c *Cluster) Start(ctx context.Context) error {
-	c.command = exec.Command(c.args[0], c.args[1:]...)
+	// It outlives the context of the start; Kill ends it.
+	c.command = exec.CommandContext(context.WithoutCancel(ctx), c.args[0], c.args[1:]...)
 	c.output = &tail{}
 	c.command.Stderr = c.output
 	stdin, err := c.command.StdinPipe()
