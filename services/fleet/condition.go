@@ -18,15 +18,15 @@ const (
 	ConditionSoleWriter = "SoleWriter"
 	// Autoscaled: the autoscaler that targets the fleet, if there is one, can be trusted.
 	ConditionAutoscaled = "Autoscaled"
-	// ClockTrusted: the clocks agree, so that freezes and deadlines mean what they say.
+	// ClockTrusted: the clocks agree, so that freezes begin and end when they say.
 	ConditionClockTrusted = "ClockTrusted"
 	// TrafficKnown: the active colour's traffic can be measured.
 	ConditionTrafficKnown = "TrafficKnown"
 )
 
-// maxDoubt is how far clocks may be apart before it is said. NTP keeps them within milliseconds, the API server's Date
-// header has whole seconds.
-const maxDoubt = 5 * time.Second
+// MaxDoubt is how far clocks may be apart before it is said, and before the wall clock is no longer taken for records. NTP
+// keeps them within milliseconds, the API server's Date header has whole seconds.
+const MaxDoubt = 5 * time.Second
 
 func (d *decider) conditions() {
 	o := d.o
@@ -55,8 +55,8 @@ func (d *decider) conditions() {
 	default:
 		d.condition(ConditionAutoscaled, "True", "Healthy", "HPA %s is healthy", a.Name)
 	}
-	if doubt := o.Clock.Doubt(); doubt > maxDoubt {
-		d.condition(ConditionClockTrusted, "False", "Apart", "the wall clock, this process's clock and the API server's are %s apart; freezes and deadlines count by whichever is stricter: set the clock, then restart the controller", doubt.Round(time.Second))
+	if doubt := o.Clock.Doubt(); doubt > MaxDoubt {
+		d.condition(ConditionClockTrusted, "False", "Apart", "the wall clock, this process's clock and the API server's are %s apart; a freeze counts by whichever is stricter: set the clock, then restart the controller", doubt.Round(time.Second))
 	} else {
 		d.condition(ConditionClockTrusted, "True", "Agree", "the clocks agree")
 	}

@@ -158,26 +158,19 @@ func (d *decider) finish(c *Cutover, outcome Outcome, format string, args ...any
 	d.event(warning, string(outcome), "cutover %s to %s: %s", c.ID, c.To, c.Message)
 }
 
-// expired ends a cutover whose deadline has passed, and says so. The budget counts on the monotonic clock from when this
-// process first saw the change; the deadline itself is judged by the latest of all clocks at that moment. So a jump in
-// either direction never makes a stale cutover fire. A forced one expires when all clocks agree that it is too late: who
-// forces has looked at the clock on the wall.
+// expired ends a cutover whose time is up, and says so. What the declarer gave it is a length of time: the distance from
+// Change.At to Change.Deadline, which are of one clock. It counts from when the change was stored, on the API server's clock
+// until this process first sees it and on the monotonic clock from then on. So no clock that jumps or is set wrong makes a
+// cutover expire early, nor a stale one fire.
 func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 	o := d.o
 	if d.m.declared == 0 {
 		d.m.declared = o.Clock.Uptime
-		// The shorter of what the declarer gave it and what the clocks here say is left of that.
 		d.m.budget = o.Spec.Timeout
-		deadline := c.DeclaredAt.Add(o.Spec.Timeout)
 		if !ch.Deadline.IsZero() {
-			deadline = ch.Deadline
 			d.m.budget = ch.Deadline.Sub(ch.At)
 		}
-		judge := o.Clock.Latest
-		if ch.Force {
-			judge = o.Clock.Earliest
-		}
-		d.m.budget = min(d.m.budget, deadline.Sub(judge))
+		d.m.budget -= o.age(ch)
 	}
 	left := d.m.budget - (o.Clock.Uptime - d.m.declared)
 	if left > 0 {
@@ -187,11 +180,7 @@ func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 	if why == "" {
 		why = "it was seen too late"
 	}
-	doubt := ""
-	if o.Clock.Doubt() > maxDoubt {
-		doubt = fmt.Sprintf(" (the clocks here are %s apart: set them, or force)", o.Clock.Doubt().Round(time.Second))
-	}
-	d.finish(c, Expired, "did not switch before its deadline%s and nothing was changed: %s; declare %s again with a new id", doubt, why, c.To)
+	d.finish(c, Expired, "did not switch before its deadline and nothing was changed: %s; declare %s again with a new id", why, c.To)
 	d.phase(Halted, "%s", c.Message)
 	return true
 }

@@ -230,11 +230,14 @@ type Reading struct {
 // known reports whether every pod answered, and answered after the instant.
 func (r *Reading) known(after time.Duration) bool { return r.At > 0 && r.At >= after && r.Unknown == 0 }
 
-// Clock is one look at the time. A wall clock can jump; so what takes time is measured by Uptime, records are written by
-// Now, and what compares absolute times uses the interval from Earliest to Latest and fails closed anywhere in it.
+// Clock is one look at the time. A wall clock can jump; so what takes time is measured by Uptime, the age of a declaration by
+// the API server's clock alone, and what is between two moments of a calendar, a freeze, holds anywhere from Earliest to
+// Latest.
 type Clock struct {
-	// Now is the wall clock.
+	// Now is for records: the wall clock, or the API server's when the two disagree.
 	Now time.Time
+	// Server is the API server's clock, to within two seconds; zero when it is not known.
+	Server time.Time
 	// Earliest and Latest bound what the time may really be: all of the wall clock, the wall clock at the start of the process
 	// plus Uptime, and the API server's clock lie between them.
 	Earliest, Latest time.Time
@@ -250,6 +253,8 @@ type Observation struct {
 	Name       string
 	Generation int64
 	Spec       Spec
+	// Stored is when Spec.Change was stored, by the API server's clock in whole seconds; zero when it is not known.
+	Stored time.Time
 	// Status as it was last written.
 	Status Status
 	// Service, Blue and Green are nil when they do not exist.
@@ -289,6 +294,19 @@ func (o *Observation) Pods(c Colour) *Reading {
 		return &o.GreenPods
 	}
 	return &o.BluePods
+}
+
+// stamped is by how much a time of the API server may be off: both its stamps and its Date have whole seconds.
+const stamped = 2 * time.Second
+
+// age is for how long at least the change has been declared. The API server stamped it and tells the time now, so no two
+// machines' clocks are compared. Where that is unknown, all that is known is the declarer's own word, which is held against
+// the latest of the clocks here.
+func (o *Observation) age(ch Change) time.Duration {
+	if c := o.Spec.Change; c != nil && c.ID == ch.ID && !o.Stored.IsZero() && !o.Clock.Server.IsZero() {
+		return max(o.Clock.Server.Sub(o.Stored)-stamped, 0)
+	}
+	return max(o.Clock.Latest.Sub(ch.At), 0)
 }
 
 // Served is the colour that the Service selects.

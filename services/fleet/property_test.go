@@ -96,17 +96,21 @@ func TestEveryInterleavingEnds(t *testing.T) {
 				c := change(t)
 				s.declare(c)
 				s.point(c.To)
-				s.service.Fence, s.service.Managers = s.generation, []Writer{{Name: OwnManager, At: s.now().Truncate(time.Second)}}
+				s.service.Fence, s.service.Managers = s.generation, []Writer{{Name: OwnManager, At: s.stamp()}}
 				// A person looks first, which Preflight does for the tool; the simulation does not hold them to it.
 			},
 			"jump": func(t *rapid.T) {
 				s.jumped += time.Duration(rapid.IntRange(-100, 100).Draw(t, "hours")) * time.Hour
 				s.changed = true
 			},
+			"the API server's clock jumps": func(t *rapid.T) {
+				s.server += time.Duration(rapid.IntRange(-100, 100).Draw(t, "hours")) * time.Hour
+				s.changed = true
+			},
 		})
 
 		// The world calms down.
-		s.hpa, s.apiDown, s.jumped = nil, false, 0
+		s.hpa, s.apiDown, s.jumped, s.server = nil, false, 0, 0
 		for _, d := range s.deployment {
 			d.sick, d.rollout, d.unreachable = 0, false, false
 		}

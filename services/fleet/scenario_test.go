@@ -132,7 +132,7 @@ func (s *sim) do(t *testing.T, d *datadriven.TestData) {
 		s.declare(Change{ID: text["id"], To: Colour(text["to"]), Principal: "ada", Reason: "the controller is dead", At: s.now()})
 		s.point(Colour(text["to"]))
 		s.service.Fence = s.generation
-		s.service.Managers = []Writer{{Name: OwnManager, At: s.now().Truncate(time.Second)}}
+		s.service.Managers = []Writer{{Name: OwnManager, At: s.stamp()}}
 		s.tick()
 	case "kill":
 		s.up = false
@@ -147,8 +147,10 @@ func (s *sim) do(t *testing.T, d *datadriven.TestData) {
 		s.jumped += dur("by")
 		s.say("jump   the wall clock says %s", s.now().Add(s.jumped).Format(time.TimeOnly))
 		step()
-	case "server-clock":
-		s.server = true
+	case "server-jump":
+		s.server += dur("by")
+		s.say("jump   the API server's clock says %s", s.now().Add(s.server).Format(time.TimeOnly))
+		step()
 	case "freeze":
 		s.spec.Freezes = append(s.spec.Freezes, Freeze{From: s.now(), Until: s.now().Add(dur("for")), Reason: "black friday", Principal: "grace"})
 		s.generation++

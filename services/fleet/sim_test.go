@@ -20,7 +20,8 @@ type sim struct {
 
 	uptime time.Duration
 	jumped time.Duration // wall clock off the true time
-	server bool          // the API server's clock is known
+	server time.Duration // the API server's clock off the true time
+	stored time.Time     // the API server's stamp on the change
 
 	spec       Spec
 	generation int64
@@ -141,13 +142,11 @@ func (s *sim) point(c Colour) {
 // clock is what a controller on this machine sees.
 func (s *sim) clock() Clock {
 	wall := s.now().Add(s.jumped)
-	up := s.uptime - s.started + 1
-	c := Clock{Now: wall, Earliest: wall, Latest: wall, Uptime: up}
-	candidates := []time.Time{s.now().Add(s.startJmp)}
-	if s.server {
-		candidates = append(candidates, s.now())
+	c := Clock{Now: wall, Server: s.now().Add(s.server), Earliest: wall, Latest: wall, Uptime: s.uptime - s.started + 1}
+	if wall.Sub(c.Server).Abs() > MaxDoubt {
+		c.Now = c.Server
 	}
-	for _, t := range candidates {
+	for _, t := range []time.Time{s.now().Add(s.startJmp), c.Server} {
 		if t.Before(c.Earliest) {
 			c.Earliest = t
 		}
@@ -158,8 +157,11 @@ func (s *sim) clock() Clock {
 	return c
 }
 
+// stamp is what the API server puts on what it stores.
+func (s *sim) stamp() time.Time { return s.now().Add(s.server).Truncate(time.Second) }
+
 func (s *sim) observe() Observation {
-	o := Observation{Name: "edge", Generation: s.generation, Spec: s.spec, Status: s.status, Autoscaler: s.hpa, Rivals: s.rivals, Headroom: s.headroom,
+	o := Observation{Name: "edge", Generation: s.generation, Spec: s.spec, Status: s.status, Stored: s.stored, Autoscaler: s.hpa, Rivals: s.rivals, Headroom: s.headroom,
 		Clock: s.clock(), Memory: s.memory, BluePods: s.readings[Blue], GreenPods: s.readings[Green]}
 	o.Spec.Freezes = slices.Clone(s.spec.Freezes)
 	if s.service.Name != "" {
@@ -295,7 +297,7 @@ func (s *sim) once() {
 		if w.Reverts != "" {
 			s.service.Reverted = w.Reverts
 		}
-		s.service.Managers = []Writer{{Name: OwnManager, At: s.now().Truncate(time.Second)}}
+		s.service.Managers = []Writer{{Name: OwnManager, At: s.stamp()}}
 		if s.crash == "switch" {
 			s.kill("after the switch")
 			return
@@ -419,14 +421,14 @@ func (s *sim) wait(d time.Duration) {
 
 func (s *sim) declare(c Change) {
 	s.spec.Active = c.To
-	s.spec.Change = &c
+	s.spec.Change, s.stored = &c, s.stamp()
 	s.generation++
 	s.changed = true
 }
 
 func (s *sim) write(manager string, c Colour) {
 	s.point(c)
-	s.service.Managers = []Writer{{Name: manager, At: s.now().Truncate(time.Second)}}
+	s.service.Managers = []Writer{{Name: manager, At: s.stamp()}}
 }
 
 // summary is the status in a few lines.

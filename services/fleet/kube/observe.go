@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -121,6 +122,9 @@ func (o *Objects) Observation(clock fleet.Clock) fleet.Observation {
 	f := o.Fleet
 	d := fleet.Observation{Name: f.Name, Generation: f.Generation, Spec: Spec(f), Status: Status(f), Clock: clock,
 		Blue: deployment(o.Blue), Green: deployment(o.Green), Service: service(o.Service), Endpoints: o.endpoints()}
+	if f.Spec.Change != nil {
+		d.Stored = stored(f.ManagedFields)
+	}
 	for i := range o.Fleets {
 		other := &o.Fleets[i]
 		if other.Name == f.Name || other.Namespace != f.Namespace {
@@ -186,7 +190,24 @@ func service(s *corev1.Service) *fleet.Service {
 
 func ownsSelector(m metav1.ManagedFieldsEntry) bool {
 	// The set is JSON such as {"f:spec":{"f:selector":{}}}; the key occurs nowhere else in a Service.
-	return m.FieldsV1 != nil && m.Subresource == "" && strings.Contains(string(m.FieldsV1.Raw), `"f:selector"`)
+	return m.FieldsV1 != nil && m.Subresource == "" && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:selector"`))
+}
+
+// stored is when the id of spec.change was written, by the API server's clock; zero when it does not say. Of several writers
+// of the same id the first one declared it.
+func stored(managers []metav1.ManagedFieldsEntry) (at time.Time) {
+	for _, m := range managers {
+		if m.Time != nil && OwnsChange(m) && (at.IsZero() || m.Time.Time.Before(at)) {
+			at = m.Time.Time
+		}
+	}
+	return at
+}
+
+// OwnsChange reports whether a manager of a Fleet wrote the id of spec.change.
+func OwnsChange(m metav1.ManagedFieldsEntry) bool {
+	// {"f:spec":{"f:change":{"f:id":{}}}}; no other part of a spec has an id but the freezes, whose list is owned as a whole.
+	return m.FieldsV1 != nil && m.Subresource == "" && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:change"`)) && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:id"`))
 }
 
 func deployment(d *appsv1.Deployment) *fleet.Deployment {

@@ -3,6 +3,7 @@ package controller
 import (
 	"strings"
 
+	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -54,10 +55,19 @@ func meta(m metav1.ObjectMeta) metav1.ObjectMeta {
 }
 
 func trimFleet(o any) (any, error) {
-	if f, ok := o.(*v1alpha1.Fleet); ok {
-		f.ObjectMeta = meta(f.ObjectMeta)
+	f, ok := o.(*v1alpha1.Fleet)
+	if !ok {
+		return o, nil
 	}
-	return o, nil
+	m := meta(f.ObjectMeta)
+	// When the change was stored says how old it is.
+	for _, w := range f.ManagedFields {
+		if kube.OwnsChange(w) {
+			m.ManagedFields = append(m.ManagedFields, w)
+		}
+	}
+	f.ObjectMeta = m
+	return f, nil
 }
 
 func trimService(o any) (any, error) {

@@ -32,8 +32,9 @@ type timekeeper struct {
 	start time.Time // the wall clock at uptime 0
 
 	mu sync.Mutex
-	// skew is how far the API server's clock is ahead of start plus uptime; 0 when it is unknown or agrees.
-	skew time.Duration
+	// skew is how far the API server's clock is ahead of start plus uptime; 0 when they agree as far as can be told.
+	skew   time.Duration
+	server bool // the API server has told the time
 }
 
 func newTimekeeper(c Clock) *timekeeper {
@@ -43,12 +44,20 @@ func newTimekeeper(c Clock) *timekeeper {
 // now is one look at all clocks.
 func (k *timekeeper) now() fleet.Clock {
 	k.mu.Lock()
-	skew := k.skew
+	skew, server := k.skew, k.server
 	k.mu.Unlock()
 	wall, up := k.clock.Now(), k.clock.Uptime()
 	c := fleet.Clock{Now: wall, Earliest: wall, Latest: wall, Uptime: up}
 	steady := k.start.Add(up)
-	for _, t := range []time.Time{steady, steady.Add(skew)} {
+	clocks := []time.Time{steady}
+	if server {
+		c.Server = steady.Add(skew)
+		clocks = append(clocks, c.Server)
+		if wall.Sub(c.Server).Abs() > fleet.MaxDoubt {
+			c.Now = c.Server
+		}
+	}
+	for _, t := range clocks {
 		if t.Before(c.Earliest) {
 			c.Earliest = t
 		}
@@ -66,6 +75,7 @@ func (k *timekeeper) heard(date time.Time, sent time.Duration) {
 	highest := date.Add(time.Second).Sub(k.start.Add(sent))
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.server = true
 	switch {
 	case lowest > 0:
 		k.skew = lowest

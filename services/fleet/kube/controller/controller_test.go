@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,6 +106,7 @@ func TestController(t *testing.T) {
 			"the new colour fails": newColourFails, "another writer fights": anotherWriter, "a restart in every phase": restarts,
 			"parity while it is scaled": parity, "an autoscaler without metrics": blindAutoscaler, "a ramp": ramp, "a Service that goes missing": missingService,
 			"the CRD refuses": refusals, "two replicas elect": election, "a fleet that is made again": madeAgain, "pods without an answer": unreachable,
+			"the clock jumps": clockJumps,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); f(t, p.open(t)) })
 		}
@@ -214,6 +216,44 @@ func unreachable(t *testing.T, c *cluster) {
 	c.await(t, "traffic is unknown, not zero", func(f *v1alpha1.Fleet) bool {
 		return f.Status.Traffic == nil && condition(f, "TrafficKnown") == metav1.ConditionUnknown
 	})
+}
+
+// jumping is a wall clock that can be set.
+type jumping struct {
+	controller.Clock
+	by atomic.Int64
+}
+
+func (j *jumping) Now() time.Time { return j.Clock.Now().Add(time.Duration(j.by.Load())) }
+
+// clockJumps by hours, ahead and back, before a cutover and in it. No deadline is missed, and no record is off.
+func clockJumps(t *testing.T, c *cluster) {
+	c.pop(t, 1, nil)
+	clock := &jumping{Clock: controller.SystemClock()}
+	c.run(t, func(config *controller.Config) { config.Clock = clock })
+	c.await(t, "both colours ready", ready(1, 1))
+	old := c.edges(t, v1alpha1.Blue)[0]
+	old.do(func(e *edge) { e.open, e.keepsAlive = 1, true })
+	began := time.Now()
+	clock.by.Store(int64(3 * time.Hour))
+	c.declare(t, "op-1", v1alpha1.Green, func(ch *v1alpha1.ChangeSpec) {
+		d := metav1.NewMicroTime(ch.At.Add(30 * time.Second))
+		ch.Deadline = &d
+	})
+	c.await(t, "it drains", func(f *v1alpha1.Fleet) bool { return f.Status.Phase == v1alpha1.PhaseDraining })
+	clock.by.Store(int64(-5 * time.Hour))
+	old.do(func(e *edge) { e.open = 0 })
+	f := c.await(t, "it ends", completed("op-1"))
+	l := f.Status.LastCutover
+	const rounded = 2 * time.Second // the API server tells the time in whole seconds
+	for what, at := range map[string]*metav1.MicroTime{"switched": l.SwitchedAt, "settled": l.SettledAt, "drained": l.DrainedAt} {
+		if at == nil || at.Sub(began) < -rounded || time.Until(at.Time) > rounded {
+			t.Errorf("%s at %v, and it is between %v and %v", what, at, began, time.Now())
+		}
+	}
+	if condition(f, "ClockTrusted") != metav1.ConditionFalse {
+		t.Error("nobody says that the clock is wrong")
+	}
 }
 
 func condition(f *v1alpha1.Fleet, kind string) metav1.ConditionStatus {
