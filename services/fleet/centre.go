@@ -262,7 +262,7 @@ type CutoverResult struct {
 	Fleet Fleet
 	// Cutover is nil when nothing had to be done, and when the PoP could not be reached.
 	Cutover *Cutover
-	// Already: the colour was served before the call.
+	// Already: the colour was served before the call. What else was declared there is withdrawn.
 	Already bool
 	// Err: FailedPrecondition, preflight refused it and nothing was changed, or it expired; DeadlineExceeded, it is
 	// declared and the PoP goes on by itself; Aborted, a later declaration replaced it.
@@ -400,7 +400,9 @@ func (c *Centre) cutOver(ctx context.Context, p Pop, cluster Cluster, name strin
 	done, err := switched(p.Name, &r.Fleet, &declared, change)
 	r.Cutover, _ = r.Fleet.Recorded(change)
 	if done {
-		r.Err, r.Already = err, err == nil && r.Cutover == nil
+		if r.Err = err; err == nil && (r.Cutover == nil || r.Cutover.SwitchedAt.IsZero()) {
+			r.Already, r.Cutover = true, nil
+		}
 		return r
 	}
 	if errors.Is(r.Err, context.DeadlineExceeded) || errors.Is(r.Err, context.Canceled) {

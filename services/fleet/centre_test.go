@@ -115,6 +115,29 @@ func TestCutOverEverywhere(t *testing.T) {
 	}
 }
 
+// A PoP that serves what is asked for, while something else is declared there and waits for its standby, must not answer that
+// all is well: the declaration would fire once the standby is ready.
+func TestCutOverWithdrawsWhatWaits(t *testing.T) {
+	waits := func(f *fleet.Fleet) {
+		f.Declared, f.Phase, f.Change = fleet.Green, fleet.Blocked, &fleet.Change{ID: "op-0", To: fleet.Green, Reason: "v2"}
+		f.LastCutover = &fleet.Cutover{ID: "op-0", From: fleet.Blue, To: fleet.Green, Outcome: fleet.Running}
+	}
+	n := newNetwork(steady(1, fleet.Blue)...)
+	n.pops["p0"].Update("edge", waits)
+	n.pops["p0"].Controller = func(f *fleet.Fleet) {
+		f.LastCutover = &fleet.Cutover{ID: "op-0", From: fleet.Blue, To: fleet.Green, Outcome: fleet.Superseded}
+		f.Phase, f.ObservedGeneration = fleet.Steady, f.Generation
+	}
+	_, plans, err := n.Plan(t.Context(), fleet.PlanRequest{Fleet: "edge", Scope: everywhere, To: fleet.Blue})
+	if err != nil || plans[0].Already {
+		t.Errorf("the plan says that nothing would be done: %+v, %v", plans, err)
+	}
+	r, err := n.CutOver(t.Context(), "edge", everywhere, change(fleet.Blue), nil)
+	if err != nil || r[0].Err != nil || !r[0].Already || r[0].Cutover != nil || r[0].Fleet.Declared != fleet.Blue || n.pops["p0"].Writes() != 1 {
+		t.Errorf("%+v, %v, %d writes", r, err, n.pops["p0"].Writes())
+	}
+}
+
 func TestOnePopDoesNotHoldUpTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(steady(21, fleet.Green)...)

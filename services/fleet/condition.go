@@ -32,7 +32,7 @@ func (d *decider) conditions() {
 	o := d.o
 	blockers := o.misconfigured()
 	if len(blockers) > 0 {
-		d.condition(ConditionConfigured, "False", "Misconfigured", "%s", d.s.Message)
+		d.condition(ConditionConfigured, "False", "Misconfigured", "%s", sentences(blockers))
 		d.condition(ConditionRollbackReady, "Unknown", "Misconfigured", "see the condition Configured")
 		d.drop(ConditionParity, ConditionSoleWriter)
 	} else {

@@ -10,7 +10,7 @@ import (
 func (d *decider) cutover() {
 	ch := d.declaration()
 	if d.m.ID != ch.ID {
-		d.m = Memory{ID: ch.ID, switched: d.m.switched, undrain: d.m.undrain}
+		d.m = Memory{ID: ch.ID, switched: d.m.switched, turned: d.m.turned, undrain: d.m.undrain}
 	}
 	if d.o.Served() == ch.To {
 		d.arrived(ch)
@@ -59,7 +59,7 @@ func (d *decider) arrived(ch Change) {
 	case waits && c.To == ch.To && c.ID == ch.ID:
 		d.adopt(c)
 	case waits && c.To != ch.To && (before == None || before == ch.To):
-		d.finish(c, Superseded, "withdrawn before it had switched: %s is declared again", ch.To)
+		d.finish(c, Superseded, "withdrawn before it had switched: %s is declared again (%s, %s)", ch.To, orUnknown(ch.Principal), ch.ID)
 	case waits, before != None && before != ch.To, c != nil && c.Outcome == Running && c.To != ch.To:
 		// Served, and not by any cutover that is on record.
 		id := ch.ID
@@ -90,7 +90,7 @@ func (d *decider) arrived(ch Change) {
 // adopt takes over a switch that this process did not see: it was made by a controller that was killed before it could say so,
 // or by a person in its place.
 func (d *decider) adopt(c *Cutover) {
-	c.SwitchedAt = d.switchTime(c.DeclaredAt)
+	c.SwitchedAt, d.m.turned = d.switchTime(c.DeclaredAt), 0
 	c.Required = min(d.o.Required(c.To), d.o.Deployment(c.To).Ready)
 	c.Message = ""
 	d.event(false, "Switched", "Service %s serves %s; its selector was set by %s", d.o.Service.Name, c.To, d.o.Service.writer().Name)
@@ -148,7 +148,7 @@ func (d *decider) begin(ch Change, id string) {
 	c := &Cutover{ID: id, Generation: d.o.Generation, From: ch.To.Other(), To: ch.To, Version: d.o.Deployment(ch.To).Version,
 		Principal: ch.Principal, Reason: ch.Reason, Forced: ch.Force, Outcome: Running, DeclaredAt: ch.At}
 	d.s.LastCutover = c
-	d.m = Memory{ID: ch.ID, undrain: d.m.undrain}
+	d.m = Memory{ID: ch.ID, turned: d.m.turned, undrain: d.m.undrain}
 	d.minor("Declared", "%s is to be served in place of %s: %s (%s, %s)", c.To, c.From, orUnknown(c.Reason), orUnknown(c.Principal), id)
 }
 
@@ -189,11 +189,7 @@ func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 func (d *decider) attempt(c *Cutover, ch Change) {
 	o := d.o
 	blockers := held(Preflight(o, ch), ch.Force)
-	var texts []string
-	for _, b := range blockers {
-		texts = append(texts, b.Message)
-	}
-	why := strings.Join(texts, "; ")
+	why := sentences(blockers)
 	if why == "" && o.MustRamp(c.To) {
 		why = fmt.Sprintf("the standby was not brought to %d ready pods in time", o.Required(c.To))
 	}
@@ -351,11 +347,11 @@ func (d *decider) empty(c *Cutover) {
 			c.ConnectionsAtSwitch = count(r.Open)
 		}
 	}
-	if r.ResetID == c.ID {
-		c.ConnectionsReset = count(r.Reset)
+	if r.ResetID == resetID(c) {
+		c.ConnectionsReset = count(d.m.resetBefore + r.Reset)
 	}
 	if r.LastAccepted.After(c.LastNewConnectionAt) {
-		c.LastNewConnectionAt = r.LastAccepted
+		c.LastNewConnectionAt, d.m.accepted, d.m.emptied = r.LastAccepted, o.Clock.Uptime, 0
 	}
 
 	if c.SettledAt.IsZero() {
@@ -372,8 +368,15 @@ func (d *decider) empty(c *Cutover) {
 
 	told := !spec.Method.Tells() || r.Draining == r.Pods
 	if spec.Method.Counts() && told && r.known(d.m.settled) && r.Open == 0 {
-		d.drained(c, r)
-		return
+		empty := d.since(&d.m.emptied, time.Time{})
+		quiet := min(waited, o.Clock.Uptime-d.m.accepted)
+		if quiet >= quietTime {
+			d.drained(c, r, o.Clock.Now.Add(-empty))
+			return
+		}
+		d.requeue(quietTime - quiet)
+	} else {
+		d.m.emptied = 0
 	}
 	open := "an unknown number of"
 	if r.known(d.m.settled) && spec.Method.Counts() {
@@ -391,23 +394,34 @@ func (d *decider) empty(c *Cutover) {
 		return
 	}
 	if spec.ResetRemaining && spec.Method.Resets() {
-		d.pods.ResetID = c.ID
+		d.pods.ResetID = resetID(c)
+		if d.m.reset == 0 {
+			d.m.resetBefore = or(c.ConnectionsReset) // by a process before this one, or before a restoration
+		}
 		sent := d.since(&d.m.reset, time.Time{})
-		done := r.ResetID == c.ID && r.ResetDone && r.known(d.m.reset)
+		done := r.ResetID == d.pods.ResetID && r.ResetDone && r.known(d.m.reset)
 		if !done && sent < resetPatience {
 			d.requeue(resetPatience - sent)
 			return
 		}
 	}
-	d.drained(c, r)
+	d.drained(c, r, o.Clock.Now)
 }
+
+// quietTime is how long no new connection must reach the old colour before its pods are told to take them again: whatever
+// spreads endpoints, kube-proxy by default once a second, may be behind the EndpointSlices, and who comes late must find a pod
+// that sends them away and not one that keeps them.
+const quietTime = 2 * time.Second
+
+// resetID names one round of resets: a selector that was fought over and restored has a drain of its own.
+func resetID(c *Cutover) string { return fmt.Sprintf("%s#%d", c.ID, c.Contended) }
 
 // resetPatience is how long pods may take to close what is left.
 const resetPatience = 5 * time.Second
 
 // drained ends the drain; the pods are undrained and stand by.
-func (d *decider) drained(c *Cutover, r *Reading) {
-	c.DrainedAt = d.o.Clock.Now
+func (d *decider) drained(c *Cutover, r *Reading, at time.Time) {
+	c.DrainedAt = at
 	d.pods.Drain, d.pods.Follow, d.pods.ResetID = None, None, ""
 	took := ""
 	if c.Ramp > 0 {

@@ -104,6 +104,12 @@ type Memory struct {
 	declared, budget        time.Duration
 	ramping, switched       time.Duration
 	settled, reset, undrain time.Duration
+	// turned is when the selector was last set, for whatever cutover.
+	turned time.Duration
+	// accepted is when the old colour was last seen to take a new connection, emptied since when it is seen to have none open.
+	accepted, emptied time.Duration
+	// resetBefore counts connections that were reset before this round of resets.
+	resetBefore int64
 }
 
 // Switched notes that the switch was done at the time and uptime of the clock.
@@ -115,6 +121,7 @@ func (d *Decision) Switched(c Clock) {
 	s.Active = d.Switch.To
 	s.Version, s.StandbyVersion = s.StandbyVersion, s.Version
 	s.Replicas, s.Selector = d.Switch.pods, d.Switch.selector
+	d.Memory.turned = c.Uptime
 	if r := s.LastCutover; r != nil && d.Switch.Why != ToRevert {
 		r.SwitchedAt = c.Now
 		d.Memory.switched = c.Uptime
@@ -230,17 +237,14 @@ func selectorText(selector map[string]string) string {
 }
 
 func (d *decider) misconfigured(blockers []Blocker) {
-	var text []string
-	for _, b := range blockers {
-		text = append(text, b.Message)
-	}
-	message := strings.Join(text, "; ")
+	message := sentences(blockers)
 	if d.s.Phase != Blocked || d.s.Message != message {
 		d.event(true, "Misconfigured", "%s", message)
 	}
 	d.phase(Blocked, "%s", message)
 	// A cutover that waits still expires, so that a repair next week does not fire it.
 	if c := d.s.LastCutover; c != nil && c.Outcome == Running && c.SwitchedAt.IsZero() {
+		d.keep = true
 		if ch := d.declaration(); ch.ID == c.ID {
 			d.expired(c, ch, message)
 		}
@@ -255,6 +259,9 @@ func (d *decider) parity() {
 	}
 	active := d.s.Active
 	if active == None {
+		if o.Spec.StandbyPercent < 100 {
+			return // which of the two is the standby that may be smaller, nobody knows
+		}
 		active = o.Spec.Active
 	}
 	if d.flip != nil {
@@ -267,11 +274,8 @@ func (d *decider) parity() {
 	if d.full {
 		percent = 100
 	}
-	if d.keep {
-		size = max(size, d.s.Size)
-	}
-	if o.Autoscaler != nil && o.Autoscaler.Problem != "" {
-		size = max(size, d.s.Size)
+	if d.keep || o.Autoscaler != nil && o.Autoscaler.Problem != "" {
+		size = max(size, cmp.Or(d.s.Size, o.Deployment(active).Desired))
 	}
 	want := Scale{Blue: size, Green: size, First: active.Other()}
 	if percent < 100 {
@@ -296,17 +300,17 @@ func (d *decider) parity() {
 	}
 }
 
-// holding reports whether the fleet must not shrink: a cutover is wanted or under way, or the newly active pods have no load
-// history yet from which an autoscaler could tell that they are too many.
+// holding reports whether the fleet must not shrink: a cutover is under way, or the newly active pods have no load history yet
+// from which an autoscaler could tell that they are too many.
 func (d *decider) holding() bool {
-	c := d.s.LastCutover
-	if c == nil || c.SwitchedAt.IsZero() {
-		return false
-	}
-	if d.flip != nil || c.Outcome == Running {
+	if c := d.s.LastCutover; d.flip != nil || c != nil && c.Outcome == Running && !c.SwitchedAt.IsZero() {
 		return true
 	}
-	left := d.o.Spec.ScaleDownHold - d.since(&d.m.switched, c.SwitchedAt)
+	at := d.s.lastSwitch()
+	if at.IsZero() {
+		return false
+	}
+	left := d.o.Spec.ScaleDownHold - d.since(&d.m.turned, at)
 	if left > 0 {
 		d.requeue(left)
 	}

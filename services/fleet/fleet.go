@@ -183,7 +183,7 @@ type Plan struct {
 	Pop      string
 	From, To Colour
 	Version  string
-	// Already: the target is served; nothing would be done.
+	// Already: the target is served and declared; nothing would be done.
 	Already  bool
 	Steps    []string
 	Blockers []Blocker

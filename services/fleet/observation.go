@@ -127,6 +127,19 @@ func (s *Status) record(id string) *Cutover {
 	return nil
 }
 
+// lastSwitch is when the selector was last set for a cutover, whatever was declared since; zero when it never was.
+func (s *Status) lastSwitch() time.Time {
+	if c := s.LastCutover; c != nil && !c.SwitchedAt.IsZero() {
+		return c.SwitchedAt
+	}
+	for i := range s.History {
+		if at := s.History[i].SwitchedAt; !at.IsZero() {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
 // Service is the part of a Kubernetes Service that a cutover is about.
 type Service struct {
 	Name            string

@@ -208,6 +208,15 @@ func held(blockers []Blocker, force bool) []Blocker {
 	return out
 }
 
+// sentences are what the blockers say.
+func sentences(blockers []Blocker) string {
+	var texts []string
+	for _, b := range blockers {
+		texts = append(texts, b.Message)
+	}
+	return strings.Join(texts, "; ")
+}
+
 // MakePlan says what a cutover would do and what would hold it back. It is made by Preflight, so that the plan and the deed
 // agree.
 func MakePlan(o *Observation, change Change) Plan {
@@ -216,14 +225,18 @@ func MakePlan(o *Observation, change Change) Plan {
 		p.Version = d.Version
 	}
 	p.Blockers = Preflight(o, change)
-	if p.Already = p.From == change.To && len(o.misconfigured()) == 0; p.Already {
-		p.Blockers = nil
-		return p
-	}
 	if len(p.Blockers) > 0 && p.Blockers[0].Reason == Misconfigured {
 		return p
 	}
 	step := func(format string, args ...any) { p.Steps = append(p.Steps, fmt.Sprintf(format, args...)) }
+	if p.From == change.To {
+		// Nothing holds back what is served, but it may not be the version that was asked for.
+		p.Blockers = slices.DeleteFunc(p.Blockers, func(b Blocker) bool { return b.Reason != WrongVersion })
+		if p.Already = len(p.Blockers) == 0 && o.Spec.Active == change.To; len(p.Blockers) == 0 && !p.Already {
+			step("declare %s, which is served, and so withdraw the change to %s", change.To, o.Spec.Active)
+		}
+		return p
+	}
 	to := o.Deployment(change.To)
 	if o.MustRamp(change.To) {
 		step("scale Deployment %s from %d to %d pods and wait until %d are ready", to.Name, to.Desired, max(o.Spec.Replicas, o.Status.Size), o.Required(change.To))

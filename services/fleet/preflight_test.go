@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,6 +93,29 @@ func TestPreflight(t *testing.T) {
 				t.Errorf("held back by %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestPlanOfWhatIsServed: that a colour is served is not all that is asked for.
+func TestPlanOfWhatIsServed(t *testing.T) {
+	plan := func(alter func(*Observation, *Change)) Plan {
+		s := newSim(demoSpec())
+		o, c := s.observe(), Change{ID: "op-1", To: Blue}
+		alter(&o, &c)
+		return MakePlan(&o, c)
+	}
+	if p := plan(func(*Observation, *Change) {}); !p.Already || len(p.Steps)+len(p.Blockers) > 0 {
+		t.Errorf("served: %+v", p)
+	}
+	if p := plan(func(_ *Observation, c *Change) { c.Version = "v2" }); p.Already || len(p.Blockers) != 1 || p.Blockers[0].Reason != WrongVersion {
+		t.Errorf("served in another version: %+v", p)
+	}
+	p := plan(func(o *Observation, _ *Change) {
+		o.Spec.Active, o.Spec.Change = Green, &Change{ID: "op-0", To: Green}
+		freeze(0, time.Hour)(o, nil)
+	})
+	if p.Already || len(p.Blockers) > 0 || len(p.Steps) != 1 || !strings.Contains(p.Steps[0], "withdraw") {
+		t.Errorf("served, and the other one declared: %+v", p)
 	}
 }
 

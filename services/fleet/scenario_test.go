@@ -110,6 +110,13 @@ func (s *sim) do(t *testing.T, d *datadriven.TestData) {
 	case "connections":
 		dep.keepAlive, dep.streams = int64(number32(t, text["keep-alive"])), int64(number32(t, text["streams"]))
 		s.wait(tick)
+	case "connection":
+		// One that comes to a pod by an endpoint that somebody still has.
+		dep.accepted = s.since()
+		if !dep.draining {
+			dep.keepAlive++
+		}
+		s.wait(tick)
 	case "streams-end":
 		dep.streams = 0
 		s.wait(tick)
@@ -166,6 +173,8 @@ func (s *sim) do(t *testing.T, d *datadriven.TestData) {
 	case "scale-deployment":
 		dep.desired = int32(number32(t, text["to"]))
 		step()
+	case "status-lost":
+		s.persistent = Status{}
 	case "hpa":
 		s.hpa = &Autoscaler{Name: "edge", Problem: strings.ReplaceAll(text["problem"], "_", " ")}
 		step()

@@ -164,7 +164,7 @@ func (c *Cluster) Plan(ctx context.Context, name string, change fleet.Change, _ 
 	if err != nil {
 		return f, fleet.Plan{}, err
 	}
-	p := fleet.Plan{From: f.Active, To: change.To, Version: f.Colour(change.To).Version, Already: f.Active == change.To, Blockers: c.Blockers}
+	p := fleet.Plan{From: f.Active, To: change.To, Version: f.Colour(change.To).Version, Already: f.Active == change.To && f.Declared == change.To, Blockers: c.Blockers}
 	if change.Version != "" && change.Version != p.Version {
 		p.Blockers = append([]fleet.Blocker{{Reason: fleet.WrongVersion, Message: "another version"}}, p.Blockers...)
 	}
