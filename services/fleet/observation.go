@@ -140,6 +140,18 @@ func (s *Status) lastSwitch() time.Time {
 	return time.Time{}
 }
 
+// Parity is the standby's ready pods over its share, in percent, of the active's; false when nothing is active or ready.
+func (s *Status) Parity(percent int32) (ratio float64, known bool) {
+	if s.Active == None || s.colour(s.Active).Ready == 0 {
+		return 0, false
+	}
+	want := standbySize(s.colour(s.Active).Ready, percent)
+	if want == 0 {
+		return 1, true
+	}
+	return float64(s.colour(s.Active.Other()).Ready) / float64(want), true
+}
+
 // Service is the part of a Kubernetes Service that a cutover is about.
 type Service struct {
 	Name            string

@@ -50,7 +50,7 @@ func Preflight(o *Observation, change Change) []Blocker {
 		block(StandbyNotReady, to.Current > 0, "%s has %d of %d pods ready and %d are required; see why with: kubectl get pods -l %s=%s",
 			change.To, to.Current, to.Desired, resting, ColourLabel, change.To)
 	}
-	if more := required - to.Desired; more > 0 && to.Current < required {
+	if more := required - to.Desired; more > 0 && o.MustRamp(change.To) {
 		switch h := o.Headroom; {
 		case h.Quota == nil:
 			block(OverQuota, true, "the standby must grow by %d pods and the namespace's quota cannot be read (%s)", more, orUnknown(h.Why))

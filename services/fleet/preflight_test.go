@@ -62,6 +62,7 @@ func TestPreflight(t *testing.T) {
 		"a Deployment that takes both":       {func(o *Observation, _ *Change) { delete(o.Blue.Selector, ColourLabel) }, []string{"misconfigured"}},
 		"another Fleet":                      {func(o *Observation, _ *Change) { o.Rivals = []string{"edge-2"} }, []string{"misconfigured"}},
 		"no colour":                          {func(_ *Observation, c *Change) { c.To = "red" }, []string{"misconfigured"}},
+		"a standby that was made smaller":    {func(o *Observation, _ *Change) { *o.Green = scaled(*o.Green, 1) }, []string{"standby_not_ready?"}},
 		"several at once": {func(o *Observation, c *Change) {
 			c.Version, o.Green.Current = "v3", 1
 			freeze(0, time.Hour)(o, c)
@@ -116,6 +117,28 @@ func TestPlanOfWhatIsServed(t *testing.T) {
 	})
 	if p.Already || len(p.Blockers) > 0 || len(p.Steps) != 1 || !strings.Contains(p.Steps[0], "withdraw") {
 		t.Errorf("served, and the other one declared: %+v", p)
+	}
+}
+
+func TestParity(t *testing.T) {
+	for _, tc := range []struct {
+		active               Colour
+		blue, green, percent int32
+		want                 float64
+		known                bool
+	}{
+		{Blue, 4, 4, 100, 1, true},
+		{Green, 2, 4, 100, 0.5, true},
+		{Blue, 4, 2, 50, 1, true}, // a standby that is small on purpose is no alarm
+		{Blue, 5, 2, 50, 2.0 / 3, true},
+		{Blue, 4, 0, 0, 1, true},
+		{Blue, 0, 4, 100, 0, false},
+		{None, 4, 4, 100, 0, false},
+	} {
+		s := Status{Active: tc.active, Blue: ColourState{Ready: tc.blue}, Green: ColourState{Ready: tc.green}}
+		if got, known := s.Parity(tc.percent); got != tc.want || known != tc.known {
+			t.Errorf("%+v: %g, %t", tc, got, known)
+		}
 	}
 }
 

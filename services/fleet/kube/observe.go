@@ -139,7 +139,7 @@ func (o *Objects) Observation(clock fleet.Clock) fleet.Observation {
 	for i := range o.Autoscalers {
 		a := &o.Autoscalers[i]
 		switch t := a.Spec.ScaleTargetRef; {
-		case t.Kind == "Fleet" && t.Name == f.Name:
+		case t.Kind == "Fleet" && t.Name == f.Name && (d.Autoscaler == nil || d.Autoscaler.Problem == ""): // of two, the one that ails
 			d.Autoscaler = &fleet.Autoscaler{Name: a.Name, Problem: ailing(a)}
 		case t.Kind == "Deployment" && (t.Name == f.Spec.Blue.Deployment || t.Name == f.Spec.Green.Deployment):
 			d.StrayAutoscaler = a.Name

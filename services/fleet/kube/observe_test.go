@@ -6,6 +6,7 @@ import (
 	"edgehold.internal/services/fleet"
 	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -99,5 +100,31 @@ func TestRollout(t *testing.T) {
 				t.Errorf("%d surely current of %d ready, want %d", o.Green.Current, o.Green.Ready, tc.current)
 			}
 		})
+	}
+}
+
+// TestAutoscalers: of two for one fleet, which Kubernetes itself distrusts, the one that ails counts in whatever order.
+func TestAutoscalers(t *testing.T) {
+	hpa := func(name, kind, target string, active corev1.ConditionStatus) autoscalingv2.HorizontalPodAutoscaler {
+		return autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: kind, Name: target}},
+			Status: autoscalingv2.HorizontalPodAutoscalerStatus{Conditions: []autoscalingv2.HorizontalPodAutoscalerCondition{
+				{Type: autoscalingv2.AbleToScale, Status: corev1.ConditionTrue}, {Type: autoscalingv2.ScalingActive, Status: active, Reason: "AmbiguousSelector"}}}}
+	}
+	well, ails := hpa("a", "Fleet", "edge", corev1.ConditionTrue), hpa("b", "Fleet", "edge", corev1.ConditionFalse)
+	of := func(list ...autoscalingv2.HorizontalPodAutoscaler) fleet.Observation {
+		f := &v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Name: "edge"}, Spec: v1alpha1.FleetSpec{Blue: v1alpha1.ColourSpec{Deployment: "edge-blue"}}}
+		return (&kube.Objects{Fleet: f, Autoscalers: list}).Observation(fleet.Clock{})
+	}
+	if o := of(well); o.Autoscaler == nil || o.Autoscaler.Problem != "" {
+		t.Errorf("%+v", o.Autoscaler)
+	}
+	for _, o := range []fleet.Observation{of(well, ails), of(ails, well)} {
+		if o.Autoscaler == nil || o.Autoscaler.Name != "b" || o.Autoscaler.Problem == "" {
+			t.Errorf("%+v", o.Autoscaler)
+		}
+	}
+	if o := of(hpa("c", "Fleet", "other", corev1.ConditionTrue), hpa("d", "Deployment", "edge-blue", corev1.ConditionTrue)); o.Autoscaler != nil || o.StrayAutoscaler != "d" {
+		t.Errorf("%+v, stray %q", o.Autoscaler, o.StrayAutoscaler)
 	}
 }

@@ -211,7 +211,7 @@ func (c *Controller) run(ctx context.Context) error {
 		WatchesRawSource(source.Channel(r.nudge, later[*v1alpha1.Fleet](func(_ context.Context, f *v1alpha1.Fleet) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(f)}}
 		}))).
-		WithOptions(ctrlcontroller.Options{MaxConcurrentReconciles: c.config.Parallel, RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, 2*time.Second)}).
+		WithOptions(ctrlcontroller.Options{MaxConcurrentReconciles: c.config.Parallel, ReconciliationTimeout: patience, RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, 2*time.Second)}).
 		WithLogConstructor(func(*reconcile.Request) logr.Logger { return m.GetLogger() }).
 		Complete(r)
 	if err != nil {
@@ -230,6 +230,10 @@ func (c *Controller) run(ctx context.Context) error {
 	}
 	return m.Start(ctx)
 }
+
+// patience is how long one look at a fleet may take. An API that answers nothing must not hold one up for the minute in which
+// a dead connection is found, nor a switch be written long after it was decided.
+const patience = 15 * time.Second
 
 // claims maps an object to the fleets of its namespace that it concerns.
 func (r *reconciler) claims(concerns func(*v1alpha1.Fleet, client.Object) bool) handler.EventHandler {

@@ -105,7 +105,7 @@ func TestController(t *testing.T) {
 			"streams drain and the pods stand by again": streamsDrain, "what is left is reset": leftIsReset, "the standby is not ready": standbyNotReady,
 			"the new colour fails": newColourFails, "another writer fights": anotherWriter, "a restart in every phase": restarts,
 			"parity while it is scaled": parity, "an autoscaler without metrics": blindAutoscaler, "a ramp": ramp, "a Service that goes missing": missingService,
-			"the CRD refuses": refusals, "two replicas elect": election, "a fleet that is made again": madeAgain, "pods without an answer": unreachable,
+			"the CRD refuses": refusals, "two replicas elect": election, "a fleet that is made again": madeAgain, "pods without an answer": unreachable, "a pod that appears in a drain": growsInDrain,
 			"the clock jumps": clockJumps,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); f(t, p.open(t)) })
@@ -184,6 +184,33 @@ func streamsDrain(t *testing.T, c *cluster) {
 	}
 	for _, e := range old {
 		e.until(t, "undrained", func(e *edge) bool { return e.drains == 1 && e.undrains == 1 && !e.draining })
+	}
+}
+
+// growsInDrain: an autoscaler adds pods to both colours while the old one drains. They drain like the others and stand by
+// like the others.
+func growsInDrain(t *testing.T, c *cluster) {
+	c.pop(t, 1, nil)
+	c.run(t)
+	c.await(t, "both colours ready", ready(1, 1))
+	first := c.edges(t, v1alpha1.Blue)[0]
+	first.do(func(e *edge) { e.open, e.keepsAlive = 1, true })
+	c.declare(t, "op-1", v1alpha1.Green)
+	c.await(t, "it drains", func(f *v1alpha1.Fleet) bool { return f.Status.Phase == v1alpha1.PhaseDraining })
+	f := &v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Name: "edge", Namespace: c.namespace}}
+	if err := c.Patch(t.Context(), f, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":2}}`))); err != nil {
+		t.Fatal(err)
+	}
+	c.await(t, "two of each, and it still drains", func(f *v1alpha1.Fleet) bool {
+		return f.Status.Phase == v1alpha1.PhaseDraining && f.Status.Blue.Ready == 2 && f.Status.Green.Ready == 2
+	})
+	for _, e := range c.edges(t, v1alpha1.Blue) {
+		e.until(t, "told to drain", func(e *edge) bool { return e.draining })
+	}
+	first.do(func(e *edge) { e.open = 0 })
+	c.await(t, "drained", completed("op-1"))
+	for _, e := range c.edges(t, v1alpha1.Blue) {
+		e.until(t, "told to stop", func(e *edge) bool { return !e.draining })
 	}
 }
 

@@ -72,7 +72,7 @@ type follower struct {
 
 	// Used by the goroutine alone.
 	method    drain.Method
-	methodOf  fleet.DrainSpec
+	methodOf  fleet.DrainSpec // without what the method does not ask
 	meter     fleet.Meter
 	sampledAt time.Duration
 	reset     map[types.UID]string // pod → ResetID that it has done
@@ -80,9 +80,15 @@ type follower struct {
 	resetID   string
 }
 
+func newFollower(now func() fleet.Clock, dial drain.Dialer, scrape *scrape.Scraper, slots chan struct{}, changed func()) *follower {
+	return &follower{now: now, dial: dial, scrape: scrape, slots: slots, changed: changed, cancel: func() {}, kick: make(chan struct{}, 1),
+		// Whoever worked here before may have left pods that drain.
+		ordered: true, reset: map[types.UID]string{}}
+}
+
 func (f *follower) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	f.cancel, f.done, f.kick = cancel, make(chan struct{}), make(chan struct{}, 1)
+	f.cancel, f.done = cancel, make(chan struct{})
 	go f.run(ctx)
 }
 
@@ -143,10 +149,12 @@ func (f *follower) round(ctx context.Context) time.Duration {
 	f.mu.Unlock()
 	defer cancel()
 
-	if f.methodOf != t.drain {
-		f.methodOf = t.drain
+	if of := (fleet.DrainSpec{Method: t.drain.Method, Port: t.drain.Port, Path: t.drain.Path}); f.methodOf != of {
+		f.release(ctx, &t, &before)
+		f.methodOf = of
 		// An unknown method cannot be stored: the CRD has them listed.
-		f.method, _ = drain.New(t.drain, f.dial)
+		f.method, _ = drain.New(of, f.dial)
+		before.blue, before.green = fleet.Reading{}, fleet.Reading{}
 	}
 	found := before
 	at := f.now().Uptime
@@ -183,11 +191,29 @@ func (f *follower) round(ctx context.Context) time.Duration {
 	switch {
 	case t.orders.Follow != fleet.None:
 		return followEvery
-	case t.orders.Fast:
+	case t.orders.Fast, t.orders.Drain != fleet.Blue && found.blue.Draining > 0, t.orders.Drain != fleet.Green && found.green.Draining > 0:
 		return sampleEvery
 	}
 	// Spread, so that hundreds of fleets do not ask at the same moment.
 	return idleEvery - time.Duration(rand.Int64N(int64(idleEvery)/5))
+}
+
+// release tells pods by the method that was used until now to stop draining: no other one may speak to them again.
+func (f *follower) release(ctx context.Context, t *target, last *readings) {
+	var wait sync.WaitGroup
+	for c, draining := range map[fleet.Colour]int{fleet.Blue: last.blue.Draining, fleet.Green: last.green.Draining} {
+		if draining == 0 {
+			continue
+		}
+		for _, p := range t.pods[c] {
+			wait.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, askTimeout)
+				defer cancel()
+				_ = f.method.Undrain(ctx, p.host) // it is gone, or it will be asked again by whoever uses that method
+			})
+		}
+	}
+	wait.Wait()
 }
 
 // answer of one pod.
@@ -221,6 +247,9 @@ func (f *follower) read(ctx context.Context, t *target, c fleet.Colour, at time.
 	all := true
 	for i, a := range answers {
 		all = all && !a.missed
+		if a.Draining {
+			r.Draining++ // also one that said so and then could not be told to stop
+		}
 		if a.err != nil {
 			if r.Unknown++; r.Problem == "" {
 				r.Problem = fmt.Sprintf("pod %s: %v", pods[i].name, a.err)
@@ -228,16 +257,15 @@ func (f *follower) read(ctx context.Context, t *target, c fleet.Colour, at time.
 			continue
 		}
 		r.Open += a.Open
-		if a.Draining {
-			r.Draining++
-		}
 		if a.LastAccepted.After(r.LastAccepted) {
 			r.LastAccepted = a.LastAccepted
 		}
 	}
 	if resetID != "" {
 		f.mu.Lock()
-		r.Reset, r.ResetID, r.ResetDone = f.resets, resetID, all
+		if r.ResetID, r.ResetDone = resetID, all; f.resetID == resetID {
+			r.Reset = f.resets
+		}
 		f.mu.Unlock()
 	}
 	return r
@@ -354,14 +382,14 @@ func (f *follower) sample(ctx context.Context, t *target, found *readings, at ti
 	found.traffic = f.meter.Traffic(f.now().Now)
 }
 
-// leave tells every pod to stop draining, once, because nobody follows the fleet any longer.
+// leave ends the goroutine and tells every pod that drains to stop, once, because nobody follows the fleet any longer.
 func (f *follower) leave() {
+	f.stop()
 	f.mu.Lock()
-	drained := f.target.orders.Drain != fleet.None
-	f.target.orders = fleet.Orders{}
+	drained := f.target.orders.Drain != fleet.None || f.found.blue.Draining+f.found.green.Draining > 0
+	f.target.orders, f.ordered = fleet.Orders{}, true
 	f.mu.Unlock()
 	if drained {
-		f.stop()
 		f.round(context.Background())
 	}
 }

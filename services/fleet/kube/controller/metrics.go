@@ -34,7 +34,7 @@ func newMetrics(r prometheus.Registerer, cluster string) *metrics {
 		draining: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "edgehold_fleet_drain_seconds",
 			Help: "Time from the switch to the end of the drain.", Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600}}, []string{"cluster"}),
 		parity: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "edgehold_fleet_parity_ratio",
-			Help: "Ready pods of the standby over those of the active."}, with()),
+			Help: "Ready pods of the standby over its share of the active's."}, with()),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "edgehold_fleet_open_connections",
 			Help: "Open connections over the pods of a colour; absent while it is unknown."}, with("colour")),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "edgehold_fleet_ready_pods",
@@ -65,18 +65,13 @@ func register[C prometheus.Collector](r prometheus.Registerer, c C) C {
 }
 
 // show sets the gauges of a fleet and counts what ended since the status before.
-func (m *metrics) show(namespace, name string, before, s *fleet.Status, clock fleet.Clock) {
-	m.doubt.WithLabelValues(m.cluster).Set(clock.Doubt().Seconds())
-	if s.Active != fleet.None {
-		active, standby := &s.Blue, &s.Green
-		if s.Active == fleet.Green {
-			active, standby = standby, active
-		}
-		if active.Ready > 0 {
-			m.parity.WithLabelValues(m.cluster, namespace, name).Set(float64(standby.Ready) / float64(active.Ready))
-		} else {
-			m.parity.DeleteLabelValues(m.cluster, namespace, name)
-		}
+func (m *metrics) show(namespace, name string, o *fleet.Observation, s *fleet.Status) {
+	before := &o.Status
+	m.doubt.WithLabelValues(m.cluster).Set(o.Clock.Doubt().Seconds())
+	if ratio, known := s.Parity(o.Spec.StandbyPercent); known {
+		m.parity.WithLabelValues(m.cluster, namespace, name).Set(ratio)
+	} else {
+		m.parity.DeleteLabelValues(m.cluster, namespace, name)
 	}
 	for _, c := range colours {
 		st := &s.Blue

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -61,7 +62,7 @@ type reconciler struct {
 // cluster was switched for recordQuiet, at most recordLatest. The first PoP, or the only one, is recorded at once.
 const (
 	recordQuiet  = 50 * time.Millisecond
-	recordLatest = 1500 * time.Millisecond
+	recordLatest = 3 * time.Second
 )
 
 // turned notes a switch and returns the instant by which it is recorded.
@@ -162,7 +163,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if d.Switch != nil {
 		e.recordBy = r.turned(r.controller.config.Clock.Uptime())
 	}
-	r.controller.meters.show(req.Namespace, req.Name, &o.Status, &d.Status, o.Clock)
+	r.controller.meters.show(req.Namespace, req.Name, &o, &d.Status)
 
 	later, err := r.write(ctx, e, objects.Fleet, d.Pods.Fast)
 	if err != nil {
@@ -205,7 +206,6 @@ func (r *reconciler) forget(key types.NamespacedName) {
 	r.controller.meters.forget(key.Namespace, key.Name)
 	if f := e.follower; f != nil {
 		f.leave()
-		f.stop()
 	}
 }
 
@@ -338,7 +338,7 @@ func (r *reconciler) scale(ctx context.Context, e *entry, objects *kube.Objects,
 func (r *reconciler) follow(e *entry, objects *kube.Objects, d *fleet.Decision, spec *fleet.Spec) {
 	if !spec.Drain.Method.Counts() && spec.Metrics == nil {
 		if e.follower != nil {
-			e.follower.stop()
+			e.follower.leave()
 			e.follower = nil
 		}
 		return
@@ -352,12 +352,12 @@ func (r *reconciler) follow(e *entry, objects *kube.Objects, d *fleet.Decision, 
 	if e.follower == nil {
 		named := &v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Namespace: objects.Fleet.Namespace, Name: objects.Fleet.Name}}
 		c := r.controller
-		e.follower = &follower{now: c.keeper.now, dial: c.dial, scrape: c.scrape, slots: c.probes, reset: map[types.UID]string{}, changed: func() {
+		e.follower = newFollower(c.keeper.now, c.dial, c.scrape, c.probes, func() {
 			select {
 			case r.nudge <- event.TypedGenericEvent[*v1alpha1.Fleet]{Object: named}:
 			default: // the queue is far behind, and the next round nudges again
 			}
-		}}
+		})
 		e.follower.target = t
 		e.follower.start()
 		return
@@ -404,7 +404,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 	switch {
 	case apierrors.IsNotFound(err):
 		return 0, nil
-	case err != nil && ctx.Err() != nil:
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
 		return 0, nil //nolint:nilerr // we are being stopped
 	case err != nil:
 		r.fail(e, f, "StatusFailed", fmt.Errorf("the status could not be written: %w", err))
