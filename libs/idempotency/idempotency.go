@@ -6,6 +6,7 @@ package idempotency
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"sync"
 	"time"
 
@@ -73,9 +74,18 @@ func (s *Store[T]) Do(ctx context.Context, key Key, payload [sha256.Size]byte, d
 			}
 			// The first call failed, and this one has its turn.
 		case <-ctx.Done():
-			return none, ctx.Err()
+			return none, gaveUp(ctx)
 		}
 	}
+}
+
+// gaveUp is the end of a context as a problem.
+func gaveUp(ctx context.Context) error {
+	p := problem.New(problem.Canceled, "", "the call was given up while it waited for an earlier one with its idempotency key: %w", ctx.Err())
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		p.Kind = problem.DeadlineExceeded
+	}
+	return p
 }
 
 // begin returns the entry of the key, and whether the caller is to run it.

@@ -54,7 +54,7 @@ func TestSameKey(t *testing.T) {
 func TestFailureIsNotRemembered(t *testing.T) {
 	s := New[string](10, time.Minute)
 	failed := errors.New("the API is away")
-	if _, err := s.Do(t.Context(), key, first, func(context.Context) (string, error) { return "", failed }); err != failed {
+	if _, err := s.Do(t.Context(), key, first, func(context.Context) (string, error) { return "", failed }); !errors.Is(err, failed) {
 		t.Fatalf("got %v", err)
 	}
 	func() {

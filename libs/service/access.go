@@ -167,9 +167,10 @@ func (a *Access) byToken(secret string, now time.Time) (p Principal, ok bool, er
 	return found.principal, true, nil
 }
 
-// byCertificate returns the principal of a verified client certificate. The error is a *problem.Error of kind
-// PermissionDenied (the subject has no entry) or Unauthenticated (there is no subject).
-func (a *Access) byCertificate(cert *x509.Certificate) (Principal, error) {
+// byCertificate returns the principal of a client certificate that was verified when its connection began, which may be
+// long ago. The error is a *problem.Error of kind PermissionDenied (the subject has no entry) or Unauthenticated (there is
+// no subject, or the certificate has expired since).
+func (a *Access) byCertificate(cert *x509.Certificate, now time.Time) (Principal, error) {
 	subject := cert.Subject.CommonName
 	if len(cert.URIs) > 0 {
 		// An X.509-SVID has exactly one URI (SPIFFE X509-SVID §2); which of two is meant, nobody can say.
@@ -180,6 +181,9 @@ func (a *Access) byCertificate(cert *x509.Certificate) (Principal, error) {
 	}
 	if subject == "" {
 		return Principal{}, problem.New(problem.Unauthenticated, "", "the client certificate has neither a spiffe:// URI nor a common name")
+	}
+	if now.After(cert.NotAfter) {
+		return Principal{}, problem.New(problem.Unauthenticated, "", "the client certificate of %q expired at %s; connect again with the current one", subject, cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if p, ok := a.certificates[subject]; ok {
 		return p, nil

@@ -25,7 +25,7 @@ type auditLine struct {
 	Reason         string          `json:"reason,omitempty"`
 	IdempotencyKey string          `json:"idempotency_key,omitempty"`
 	OnBehalfOf     string          `json:"on_behalf_of,omitempty"`
-	Target         json.RawMessage `json:"target,omitempty"`
+	Request        json.RawMessage `json:"request,omitempty"` // what else was asked for
 	Code           string          `json:"code"`
 	Error          string          `json:"error,omitempty"` // the sentence that the caller got
 	DurationMS     float64         `json:"duration_ms"`
@@ -35,57 +35,81 @@ type auditLine struct {
 }
 
 const (
-	maxAuditText   = 1024     // bytes of one text of the request
-	maxAuditTarget = 16 << 10 // bytes of the target
+	maxAuditText    = 1024     // bytes of a text that has a column of its own
+	maxAuditRequest = 16 << 10 // bytes of the rest of the request
 )
 
-// targetFields are the fields of a request that say what it is done to and how, under the names that all our protos use.
-var targetFields = map[protoreflect.Name]bool{"pop": true, "fleet": true, "id": true, "scope": true, "kind": true, "to": true, "version": true, "until": true, "force": true}
-
-// describe takes reason, key and target out of a request: from its top level, and from the messages in it that are not
-// targets themselves, such as an Act or the runbook of a StartRequest.
+// describe takes reason, key and the rest out of a request: from its top level, and from messages in it that carry one of
+// them, such as an Act.
 func (l *auditLine) describe(m protoreflect.Message) {
-	target := make(map[string]json.RawMessage)
-	l.walk(m, target, 1)
-	if len(target) == 0 {
+	rest := make(map[string]json.RawMessage)
+	l.walk(m, rest, true)
+	if len(rest) == 0 {
 		return
 	}
-	line, err := json.Marshal(target) // keys in order
-	if err != nil || len(line) > maxAuditTarget {
-		line = fmt.Appendf(nil, `{"omitted_bytes":%d}`, len(line))
+	line, err := json.Marshal(rest) // keys in order
+	if err != nil || len(line) > maxAuditRequest {
+		line = omitted(len(line))
 	}
-	l.Target = line
+	l.Request = line
 }
 
-func (l *auditLine) walk(m protoreflect.Message, target map[string]json.RawMessage, depth int) {
+func (l *auditLine) walk(m protoreflect.Message, rest map[string]json.RawMessage, top bool) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
 		if !m.Has(f) || redacted(f) {
 			continue
 		}
-		switch name := f.Name(); {
-		case name == "reason" && f.Kind() == protoreflect.StringKind && !f.IsList():
-			l.Reason = truncate(m.Get(f).String())
-		case name == "idempotency_key" && f.Kind() == protoreflect.StringKind && !f.IsList():
-			l.IdempotencyKey = truncate(m.Get(f).String())
-		case name == "on_behalf_of" && f.Kind() == protoreflect.StringKind && !f.IsList():
-			l.OnBehalfOf = truncate(m.Get(f).String())
-		case targetFields[name]:
-			if _, taken := target[string(name)]; !taken { // the outer one wins
-				target[string(name)] = fieldJSON(m, f)
-			}
-		case depth < 2 && f.Message() != nil && !f.IsList() && !f.IsMap():
-			l.walk(m.Get(f).Message(), target, depth+1)
+		if column := l.column(f); column != nil {
+			*column = truncate(m.Get(f).String())
+			continue
+		}
+		if top && f.Message() != nil && !f.IsList() && !f.IsMap() && l.hasColumn(f.Message()) {
+			l.walk(m.Get(f).Message(), rest, false)
+			continue
+		}
+		if _, taken := rest[string(f.Name())]; !taken { // the outer one wins
+			rest[string(f.Name())] = fieldJSON(m, f)
 		}
 	}
 }
 
-// fieldJSON is the field in protobuf JSON. Going through a message of the same type with only this field keeps enums,
-// times and nested messages in the form that the API itself uses.
+// column of the line that a field has for itself, under the names that all our protos use, or nil.
+func (l *auditLine) column(f protoreflect.FieldDescriptor) *string {
+	if f.Kind() != protoreflect.StringKind || f.IsList() {
+		return nil
+	}
+	switch f.Name() {
+	case "reason":
+		return &l.Reason
+	case "idempotency_key":
+		return &l.IdempotencyKey
+	case "on_behalf_of":
+		return &l.OnBehalfOf
+	}
+	return nil
+}
+
+func (l *auditLine) hasColumn(m protoreflect.MessageDescriptor) bool {
+	for i := range m.Fields().Len() {
+		if l.column(m.Fields().Get(i)) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// fieldJSON is the field in protobuf JSON, without what the proto forbids in logs. Going through a message of the same type
+// with only this field keeps enums, times and nested messages in the form that the API itself uses.
 func fieldJSON(m protoreflect.Message, f protoreflect.FieldDescriptor) json.RawMessage {
 	one := m.New()
 	one.Set(f, m.Get(f))
+	if size := proto.Size(one.Interface()); size > maxAuditRequest {
+		return omitted(size)
+	}
+	one = proto.Clone(one.Interface()).ProtoReflect()
+	redact(one)
 	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(one.Interface())
 	var fields map[string]json.RawMessage
 	if err == nil {
@@ -99,6 +123,33 @@ func fieldJSON(m protoreflect.Message, f protoreflect.FieldDescriptor) json.RawM
 		return json.RawMessage(`"unreadable"`)
 	}
 	return out.Bytes()
+}
+
+func omitted(size int) json.RawMessage { return fmt.Appendf(nil, `{"omitted_bytes":%d}`, size) }
+
+// redact clears what the proto forbids in logs, at any depth.
+func redact(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case redacted(f):
+			m.Clear(f)
+		case f.IsMap():
+			if f.MapValue().Message() != nil {
+				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+					redact(v.Message())
+					return true
+				})
+			}
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				redact(v.List().Get(i).Message())
+			}
+		default:
+			redact(v.Message())
+		}
+		return true
+	})
 }
 
 // redacted says whether the proto forbids the field in logs.

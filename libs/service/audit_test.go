@@ -13,7 +13,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -117,6 +121,46 @@ func TestDescribe(t *testing.T) {
 		out.Write(append(line, '\n'))
 	}
 	golden(t, "describe.jsonl", out.String())
+}
+
+// TestRedacted has a request with secrets at every depth. Its proto is made here: none of ours has any.
+func TestRedacted(t *testing.T) {
+	var file descriptorpb.FileDescriptorProto
+	if err := prototext.Unmarshal([]byte(`
+		name: "test.proto" package: "test" syntax: "proto3"
+		message_type { name: "Peer"
+			field { name: "host" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+			field { name: "password" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL options { debug_redact: true } } }
+		message_type { name: "Request"
+			field { name: "name" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+			field { name: "key" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL options { debug_redact: true } }
+			field { name: "peer" number: 3 type: TYPE_MESSAGE type_name: ".test.Peer" label: LABEL_OPTIONAL }
+			field { name: "peers" number: 4 type: TYPE_MESSAGE type_name: ".test.Peer" label: LABEL_REPEATED }
+			field { name: "by_name" number: 5 type: TYPE_MESSAGE type_name: ".test.Request.ByNameEntry" label: LABEL_REPEATED }
+			field { name: "reason" number: 6 type: TYPE_STRING label: LABEL_OPTIONAL }
+			nested_type { name: "ByNameEntry" options { map_entry: true }
+				field { name: "key" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+				field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".test.Peer" label: LABEL_OPTIONAL } } }`), &file); err != nil {
+		t.Fatal(err)
+	}
+	made, err := protodesc.NewFile(&file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := dynamicpb.NewMessage(made.Messages().ByName("Request"))
+	if err := prototext.Unmarshal([]byte(`name: "n" key: "s3cret" reason: "r" peer { host: "a" password: "s3cret" }
+		peers { host: "b" password: "s3cret" } by_name { key: "c" value { host: "c" password: "s3cret" } }`), request); err != nil {
+		t.Fatal(err)
+	}
+	var l auditLine
+	l.describe(request)
+	want := `{"by_name":{"c":{"host":"c"}},"name":"n","peer":{"host":"a"},"peers":[{"host":"b"}]}`
+	if string(l.Request) != want || l.Reason != "r" {
+		t.Errorf("%q %s\nwant %s", l.Reason, l.Request, want)
+	}
+	if text := prototext.Format(request); strings.Count(text, "s3cret") != 4 {
+		t.Errorf("the request was changed: %s", text)
+	}
 }
 
 func TestAuditCannotBeWritten(t *testing.T) {

@@ -10,9 +10,16 @@ import (
 	"edgehold.internal/libs/problem"
 )
 
+// crossOrigin refuses what a web page of another origin has a browser send: certificates, and loopback, need no secret
+// that the page would have to know.
+var crossOrigin = http.NewCrossOriginProtection()
+
 // authenticate says who sends a request. Errors are *problem.Error: Unauthenticated, PermissionDenied (a certificate that
-// nobody knows) or Unavailable (the identity provider).
+// nobody knows, a web page of another origin) or Unavailable (the identity provider).
 func (s *Server) authenticate(req *http.Request) (Principal, error) {
+	if err := crossOrigin.Check(req); err != nil {
+		return Principal{}, problem.New(problem.PermissionDenied, "", "a browser sends this for a page of another origin (%q); call from the service's own origin, or not from a browser", limit(req.Header.Get("Origin"), 128))
+	}
 	if !s.cfg.authenticates() {
 		return local, checkHost(req)
 	}
@@ -24,7 +31,7 @@ func (s *Server) authenticate(req *http.Request) (Principal, error) {
 		return s.byToken(req, secret)
 	}
 	if req.TLS != nil && len(req.TLS.VerifiedChains) > 0 && s.access != nil {
-		return s.access.Get().byCertificate(req.TLS.VerifiedChains[0][0])
+		return s.access.Get().byCertificate(req.TLS.VerifiedChains[0][0], s.now())
 	}
 	return Principal{}, problem.New(problem.Unauthenticated, "", "the request has no credentials; send %s", s.accepted())
 }

@@ -9,6 +9,26 @@ import (
 	"edgehold.internal/libs/problem"
 )
 
+// slots bound how many calls of a kind there are at one time.
+type slots struct {
+	taken chan struct{}
+	what  string // that is under way, with the flag that bounds it
+}
+
+func newSlots(n int, what string) *slots { return &slots{taken: make(chan struct{}, n), what: what} }
+
+// take one, or return a *problem.Error of kind ResourceExhausted.
+func (s *slots) take() error {
+	select {
+	case s.taken <- struct{}{}:
+		return nil
+	default:
+		return problem.New(problem.ResourceExhausted, "", "the service has %d %s; try again soon", cap(s.taken), s.what).With(problem.RetryAfter, "1s")
+	}
+}
+
+func (s *slots) give() { <-s.taken }
+
 // maxRated is how many principals have a rate at one time. Beyond, the one that has not called for longest starts anew.
 const maxRated = 1024
 

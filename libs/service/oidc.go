@@ -18,6 +18,9 @@ const (
 	oidcTimeout = 5 * time.Second
 	// oidcRetry is how long a failed discovery is remembered: a provider that is down is not asked by every call.
 	oidcRetry = 10 * time.Second
+	// oidcWaiting is how many tokens are checked at one time: whoever sends one is not known yet, and a provider that does
+	// not answer makes each of them wait.
+	oidcWaiting = 512
 )
 
 // provider verifies tokens of an OpenID Connect provider. Discovery waits for the first token: a service must start while
@@ -26,6 +29,7 @@ type provider struct {
 	issuer, audience, rolesClaim, nameClaim string
 	now                                     func() time.Time
 	client                                  *http.Client
+	waiting                                 *slots
 
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier
@@ -36,8 +40,9 @@ type provider struct {
 func newProvider(cfg Config, now func() time.Time) *provider {
 	return &provider{
 		issuer: cfg.OIDCIssuer, audience: cfg.OIDCAudience, rolesClaim: cfg.OIDCRolesClaim, nameClaim: cfg.OIDCNameClaim,
-		now:    now,
-		client: &http.Client{Timeout: oidcTimeout, Transport: http.DefaultTransport.(*http.Transport).Clone()},
+		now:     now,
+		waiting: newSlots(oidcWaiting, "tokens of the identity provider to check, its limit"),
+		client:  &http.Client{Timeout: oidcTimeout, Transport: http.DefaultTransport.(*http.Transport).Clone()},
 	}
 }
 
@@ -69,8 +74,12 @@ func (p *provider) unreachable(cause error) error {
 }
 
 // verify returns the principal of an ID or access token in JWT form. Errors are *problem.Error: Unauthenticated (expired,
-// not for us, not signed by the provider), Unavailable (the provider cannot be asked).
+// not for us, not signed by the provider), Unavailable (the provider cannot be asked), ResourceExhausted (too many at once).
 func (p *provider) verify(ctx context.Context, raw string) (Principal, error) {
+	if err := p.waiting.take(); err != nil {
+		return Principal{}, err
+	}
+	defer p.waiting.give()
 	verifier, err := p.discover()
 	if err != nil {
 		return Principal{}, err

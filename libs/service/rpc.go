@@ -2,10 +2,8 @@ package service
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -60,7 +58,7 @@ type record struct {
 	procedure string
 	method    method
 	start     time.Time
-	admitted  bool // holds a slot of the limits
+	slots     *slots // that it holds one of, or nil
 
 	mu        sync.Mutex
 	principal Principal
@@ -147,13 +145,14 @@ func (r *record) end(ctx context.Context, p *problem.Error) {
 	s.metrics.audit.WithLabelValues("written").Inc()
 }
 
-// middleware serves one RPC service: record, limits, authentication and authorisation before anything is decoded.
+// middleware serves one RPC service: record, authentication, authorisation and limits before anything is decoded.
 func (s *Server) middleware(service string, methods map[string]method, h http.Handler) http.Handler {
 	admitted := authn.NewMiddleware(s.admit).Wrap(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r := recordFrom(req.Context())
 		if !r.method.clientStreams {
-			req.Body = &limitedBody{ReadCloser: req.Body, max: s.cfg.MaxRequestBytes, left: s.cfg.MaxRequestBytes,
-				enveloped: enveloped(req), fail: func(p *problem.Error) { r.end(req.Context(), p) }}
+			fail := func(p *problem.Error) { r.end(req.Context(), p) }
+			req.Body = &limitedBody{ReadCloser: s.timed(w, req, fail), max: s.cfg.MaxRequestBytes, left: s.cfg.MaxRequestBytes,
+				enveloped: enveloped(req), fail: fail}
 		}
 		h.ServeHTTP(w, req)
 	}))
@@ -164,34 +163,39 @@ func (s *Server) middleware(service string, methods map[string]method, h http.Ha
 			_ = errors.Write(w, req, wire.Encode(problem.New(problem.Unimplemented, "", "%s has no procedure %q; this is %s %s", service, req.URL.Path, s.cfg.Name, s.cfg.Version)))
 			return
 		}
-		id := call.Read(req.Header)
-		if id.Request == "" {
-			id.Request = call.New().Request
-		}
-		w.Header().Set(call.RequestHeader, id.Request)
-		r := &record{server: s, procedure: req.URL.Path, method: m, start: s.now()}
-		ctx := call.With(req.Context(), id)
-		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(req.Header))
-		ctx = context.WithValue(ctx, recordKey{}, r)
-
-		gauge := s.metrics.inFlight
-		if m.streams {
-			gauge = s.metrics.streams
-		}
-		gauge.WithLabelValues(r.procedure).Inc()
-		defer gauge.WithLabelValues(r.procedure).Dec()
-		defer func() {
-			if r.admitted {
-				<-s.slots(m)
-			}
-			// Only a request that could not be decoded has not ended yet: Connect answers that one before any interceptor.
-			if err := req.Context().Err(); err != nil {
-				r.end(ctx, wire.Problem(err))
-			}
-			r.end(ctx, problem.Invalidf("", "the request could not be read or decoded"))
-		}()
-		admitted.ServeHTTP(w, req.WithContext(ctx))
+		s.follow(w, req, req.URL.Path, m, admitted)
 	})
+}
+
+// follow serves one call, from its headers to its outcome, with a record and the ids of its headers in the context.
+func (s *Server) follow(w http.ResponseWriter, req *http.Request, procedure string, m method, h http.Handler) {
+	id := call.Read(req.Header)
+	if id.Request == "" {
+		id.Request = call.New().Request
+	}
+	w.Header().Set(call.RequestHeader, id.Request)
+	r := &record{server: s, procedure: procedure, method: m, start: s.now()}
+	ctx := call.With(req.Context(), id)
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(req.Header))
+	ctx = context.WithValue(ctx, recordKey{}, r)
+
+	gauge := s.metrics.inFlight
+	if m.streams {
+		gauge = s.metrics.streams
+	}
+	gauge.WithLabelValues(procedure).Inc()
+	defer gauge.WithLabelValues(procedure).Dec()
+	defer func() {
+		if r.slots != nil {
+			r.slots.give()
+		}
+		// Only a request that could not be decoded has not ended yet: Connect answers that one before any interceptor.
+		if err := req.Context().Err(); err != nil {
+			r.end(ctx, wire.Problem(err))
+		}
+		r.end(ctx, problem.Invalidf("", "the request could not be read or decoded"))
+	}()
+	h.ServeHTTP(w, req.WithContext(ctx))
 }
 
 // admit is everything that can refuse a call by its headers. It returns the Principal.
@@ -206,43 +210,46 @@ func (s *Server) admit(ctx context.Context, req *http.Request) (any, error) {
 	return nil, wire.Encode(p)
 }
 
+// decide authenticates first: whoever has no credentials must not take a slot from those who have.
 func (s *Server) decide(req *http.Request, r *record) (Principal, error) {
-	if r.method.open && !r.method.streams {
-		return Principal{}, nil // a service that is busy is not ill
-	}
-	select {
-	case s.slots(r.method) <- struct{}{}:
-		r.admitted = true
-	default:
-		what, flag := "calls", "--max-in-flight"
-		if r.method.streams {
-			what, flag = "streams", "--max-streams"
+	var principal Principal
+	if !r.method.open {
+		var err error
+		if principal, err = s.authenticate(req); err != nil {
+			return Principal{}, err
 		}
-		return Principal{}, problem.New(problem.ResourceExhausted, "", "the service has %d %s under way, its limit (%s); try again soon", cap(s.slots(r.method)), what, flag).With(problem.RetryAfter, "1s")
+		r.mu.Lock()
+		r.principal = principal
+		r.mu.Unlock()
+		if r.method.mutating {
+			err = require(principal, RoleOperator, RoleAutomation)
+		} else if len(principal.Roles) == 0 {
+			err = require(principal, RoleViewer)
+		}
+		if err != nil {
+			return Principal{}, err
+		}
+		if err := s.rates.allow(principal.Name); err != nil {
+			return Principal{}, err
+		}
 	}
-	if r.method.open {
-		return Principal{}, nil
+	if taken := s.slotsOf(r.method); taken != nil {
+		if err := taken.take(); err != nil {
+			return Principal{}, err
+		}
+		r.slots = taken
 	}
-	principal, err := s.authenticate(req)
-	if err != nil {
-		return Principal{}, err
-	}
-	r.mu.Lock()
-	r.principal = principal
-	r.mu.Unlock()
-	if r.method.mutating {
-		err = require(principal, RoleOperator, RoleAutomation)
-	} else if len(principal.Roles) == 0 {
-		err = require(principal, RoleViewer)
-	}
-	if err != nil {
-		return Principal{}, err
-	}
-	return principal, s.rates.allow(principal.Name)
+	return principal, nil
 }
 
-func (s *Server) slots(m method) chan struct{} {
-	if m.streams {
+// slotsOf are the slots that a method takes one of, or nil.
+func (s *Server) slotsOf(m method) *slots {
+	switch {
+	case m.open && m.streams:
+		return s.openSlots
+	case m.open:
+		return nil // a service that is busy is not ill
+	case m.streams:
 		return s.streamSlots
 	}
 	return s.unarySlots
@@ -279,7 +286,7 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			defer cancel(nil)
 			defer context.AfterFunc(i.server.stopping, func() { cancel(errStopping) })()
 			err := next(ctx, &receiver{StreamingHandlerConn: conn, record: r})
-			if i.server.stopping.Err() != nil && context.Cause(ctx) == errStopping {
+			if i.server.stopping.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
 				// Also when the handler returned nil: to the caller that would be the stream's natural end.
 				return errStopping
 			}
@@ -305,7 +312,7 @@ func (i interceptor) serve(ctx context.Context, do func(context.Context, *record
 			return nil
 		}
 		p := wire.Problem(err)
-		if context.Cause(ctx) == errStopping && (p.Kind == problem.Canceled || p.Kind == problem.Internal) {
+		if errors.Is(context.Cause(ctx), errStopping) && (p.Kind == problem.Canceled || p.Kind == problem.Internal) {
 			p = problem.Unavailablef("the server stopped before the call was done; ask again with the same idempotency key")
 		}
 		r.end(ctx, p)
@@ -321,9 +328,7 @@ func (i interceptor) serve(ctx context.Context, do func(context.Context, *record
 				r.end(ctx, &problem.Error{Kind: problem.Canceled, Sentence: "the handler cut the connection"})
 				panic(v)
 			}
-			s.metrics.panics.WithLabelValues(r.procedure).Inc()
-			s.log.ErrorContext(ctx, "panic", "procedure", r.procedure, "value", fmt.Sprint(v), "stack", string(debug.Stack()))
-			sent = finish(&problem.Error{Kind: problem.Internal, Sentence: "panic", Cause: fmt.Errorf("panic: %v", v)})
+			sent = finish(s.panicked(ctx, r, v))
 		}
 	}()
 	err := do(ctx, r)
@@ -332,6 +337,13 @@ func (i interceptor) serve(ctx context.Context, do func(context.Context, *record
 		violations = invalid.violations
 	}
 	return finish(err)
+}
+
+// panicked counts and logs the panic of a handler, and returns it as a problem.
+func (s *Server) panicked(ctx context.Context, r *record, v any) *problem.Error {
+	s.metrics.panics.WithLabelValues(r.procedure).Inc()
+	s.log.ErrorContext(ctx, "panic", "procedure", r.procedure, "value", fmt.Sprint(v), "stack", string(debug.Stack()))
+	return &problem.Error{Kind: problem.Internal, Sentence: "panic", Cause: fmt.Errorf("panic: %v", v)}
 }
 
 // receiver validates the messages of a stream.
@@ -422,54 +434,4 @@ func warm(inputs []proto.Message) {
 	for _, m := range inputs {
 		_ = protovalidate.Validate(m)
 	}
-}
-
-// limitedBody refuses a request message over the limit with a sentence, in every protocol. Connect's own limit stays on
-// behind it, for what grows when it is decompressed.
-type limitedBody struct {
-	io.ReadCloser
-	max, left int64
-	enveloped bool // messages have the 5-byte prefix of gRPC: flags and length
-	prefix    []byte
-	begun     bool
-	fail      func(*problem.Error)
-}
-
-const envelopePrefix = 5
-
-func enveloped(req *http.Request) bool {
-	t := req.Header.Get("Content-Type")
-	return strings.HasPrefix(t, "application/grpc") || strings.HasPrefix(t, "application/connect+")
-}
-
-func (b *limitedBody) Read(p []byte) (int, error) {
-	if b.enveloped && !b.begun {
-		b.begun = true
-		head := make([]byte, envelopePrefix)
-		n, err := io.ReadFull(b.ReadCloser, head)
-		b.prefix = head[:n]
-		if err == nil {
-			if size := int64(binary.BigEndian.Uint32(head[1:])); size > b.max {
-				return 0, b.refuse(size)
-			}
-		}
-		// What follows a message of the right size is its end; leave some room for a second one, and Connect refuses that.
-		b.left += envelopePrefix
-	}
-	if len(b.prefix) > 0 {
-		n := copy(p, b.prefix)
-		b.prefix = b.prefix[n:]
-		return n, nil
-	}
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, b.refuse(b.max - b.left)
-	}
-	return n, err
-}
-
-func (b *limitedBody) refuse(size int64) error {
-	p := problem.New(problem.ResourceExhausted, "", "the request has at least %d bytes and %d are allowed (--max-request-bytes); ask for less at once", size, b.max)
-	b.fail(p)
-	return wire.Encode(p)
 }

@@ -298,7 +298,7 @@ func TestNotMounted(t *testing.T) {
 	defer func() { _ = res.Body.Close() }()
 	var body bytes.Buffer
 	_, _ = body.ReadFrom(res.Body)
-	if res.StatusCode != 501 || !strings.Contains(body.String(), "has no procedure") {
+	if res.StatusCode != http.StatusNotImplemented || !strings.Contains(body.String(), "has no procedure") {
 		t.Errorf("unknown procedure: %d %s", res.StatusCode, &body)
 	}
 	defer func() {

@@ -40,6 +40,10 @@ const (
 	maxHeaderBytes = 64 << 10
 	// pingAfter and pingTimeout find HTTP/2 peers that are gone without a word, so that their streams do not stay.
 	pingAfter, pingTimeout = 30 * time.Second, 15 * time.Second
+	// bodyTime is how long the body of a call may take to arrive, where the caller sends one message.
+	bodyTime = time.Minute
+	// maxOpenStreams is how many streams that need no credentials (health) are served at one time, in slots of their own.
+	maxOpenStreams = 256
 	// cutoffWait is how long handlers have to return after their context was cancelled at the end of StopGrace.
 	cutoffWait = 2 * time.Second
 )
@@ -54,7 +58,9 @@ type Server struct {
 	options []connect.HandlerOption
 	tracing *tracing
 	now     func() time.Time
-	reload  time.Duration // between looks at files
+
+	reload   time.Duration // between looks at files
+	bodyTime time.Duration
 
 	tls    *reload.Value[*tls.Config] // nil for plain text
 	access *reload.Value[*Access]     // nil without a tokens file
@@ -62,9 +68,10 @@ type Server struct {
 	rates  *rates
 	audit  *auditLog
 
-	unarySlots, streamSlots chan struct{}
-	stopping                context.Context // done when the stop begins
-	beginStop               context.CancelFunc
+	unarySlots, streamSlots, openSlots *slots
+
+	stopping  context.Context // done when the stop begins
+	beginStop context.CancelFunc
 
 	ready    chan struct{}
 	listener net.Listener // set before ready is closed
@@ -84,10 +91,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg: cfg, log: newLogger(cfg), metrics: newMetrics(cfg), mux: http.NewServeMux(), now: time.Now, reload: reloadInterval,
-		health:     grpchealth.NewStaticChecker(),
-		unarySlots: make(chan struct{}, cfg.MaxInFlight), streamSlots: make(chan struct{}, cfg.MaxStreams),
-		ready: make(chan struct{}), warnings: make(map[string]string),
+		cfg: cfg, log: newLogger(cfg), metrics: newMetrics(cfg), mux: http.NewServeMux(), now: time.Now,
+		reload: reloadInterval, bodyTime: bodyTime,
+		health:      grpchealth.NewStaticChecker(),
+		unarySlots:  newSlots(cfg.MaxInFlight, "calls under way, its limit (--max-in-flight)"),
+		streamSlots: newSlots(cfg.MaxStreams, "streams under way, its limit (--max-streams)"),
+		openSlots:   newSlots(maxOpenStreams, "streams without credentials under way, the most that it serves"),
+		ready:       make(chan struct{}), warnings: make(map[string]string),
 	}
 	s.rates = &rates{limit: cfg.RatePerPrincipal, now: s.clock, per: make(map[string]*rated)}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
@@ -181,13 +191,8 @@ func (s *Server) Handle(serviceName, path string, h http.Handler) {
 }
 
 func (s *Server) mount(serviceName, path string, methods map[string]method, h http.Handler) {
-	for procedure, m := range methods { // so that a procedure that was never called is seen to be at zero
-		s.metrics.requests.WithLabelValues(procedure, "ok")
-		if m.streams {
-			s.metrics.streams.WithLabelValues(procedure)
-		} else {
-			s.metrics.inFlight.WithLabelValues(procedure)
-		}
+	for procedure, m := range methods {
+		s.count(procedure, m)
 	}
 	s.mux.Handle(path, s.middleware(serviceName, methods, h))
 	s.mu.Lock()
@@ -195,6 +200,16 @@ func (s *Server) mount(serviceName, path string, methods map[string]method, h ht
 	s.services = append(s.services, serviceName)
 	slices.Sort(s.services)
 	s.health.SetStatus(serviceName, grpchealth.StatusNotServing)
+}
+
+// count makes the series of a procedure, so that one that was never called is seen to be at zero.
+func (s *Server) count(procedure string, m method) {
+	s.metrics.requests.WithLabelValues(procedure, "ok")
+	if m.streams {
+		s.metrics.streams.WithLabelValues(procedure)
+	} else {
+		s.metrics.inFlight.WithLabelValues(procedure)
+	}
 }
 
 // mountOwn mounts health, reflection and metrics.
