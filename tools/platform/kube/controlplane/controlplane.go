@@ -312,6 +312,8 @@ func (s *state) runControllers(ctx context.Context) error {
 		"--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig,
 		"--leader-elect=false", "--secure-port=0", "--profiling=false",
 		"--kube-api-qps=500", "--kube-api-burst=1000",
+		// Endpoints were superseded by EndpointSlices, and nothing here reads them: a write less for every change of a Service.
+		"--controllers=*,-endpoints-controller,-endpointslice-mirroring-controller",
 		"--service-account-private-key-file="+s.accounts, "--root-ca-file="+s.ca.certFile,
 		"--cluster-signing-cert-file="+s.ca.certFile, "--cluster-signing-key-file="+s.ca.keyFile,
 		"--flex-volume-plugin-dir="+filepath.Join(s.dir, "flexvolume"), // the default is made under /usr

@@ -23,9 +23,12 @@ type Sources struct {
 	Missing   func(error) bool
 }
 
-// Addresses that processes bind and dial: those of this machine, not those of the API.
-type Addresses struct {
+// Place is where a pod runs.
+type Place struct {
+	// Pod and Host are the addresses that processes bind and dial: those of this machine, not those of the API.
 	Pod, Host netip.Addr
+	// Allocatable of the node is the limit of a container that has none.
+	Allocatable corev1.ResourceList
 }
 
 // Var is one variable.
@@ -33,7 +36,7 @@ type Var struct{ Name, Value string }
 
 // Resolve returns the environment of a container in the order that it is declared in: first builtin, then envFrom, then env. A later
 // variable replaces an earlier one of its name. The error says which reference cannot be resolved.
-func Resolve(pod *corev1.Pod, c *corev1.Container, at Addresses, src Sources, builtin []Var) ([]Var, error) {
+func Resolve(pod *corev1.Pod, c *corev1.Container, at Place, src Sources, builtin []Var) ([]Var, error) {
 	env := set{index: map[string]int{}}
 	for _, v := range builtin {
 		env.put(v.Name, v.Value)
@@ -116,13 +119,13 @@ func (s *set) from(from corev1.EnvFromSource, src Sources) error {
 }
 
 // valueFrom returns false for an optional reference to what does not exist.
-func valueFrom(pod *corev1.Pod, c *corev1.Container, from *corev1.EnvVarSource, at Addresses, src Sources) (string, bool, error) {
+func valueFrom(pod *corev1.Pod, c *corev1.Container, from *corev1.EnvVarSource, at Place, src Sources) (string, bool, error) {
 	switch {
 	case from.FieldRef != nil:
 		value, err := Field(pod, from.FieldRef.FieldPath, at)
 		return value, true, err
 	case from.ResourceFieldRef != nil:
-		value, err := Resource(pod, c, from.ResourceFieldRef)
+		value, err := Resource(pod, c, from.ResourceFieldRef, at)
 		return value, true, err
 	case from.ConfigMapKeyRef != nil:
 		ref := from.ConfigMapKeyRef
@@ -158,8 +161,8 @@ func unless(tolerated bool, err error) error {
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
-// Field is the value of a downward API path. Addresses are those that the processes of the pod use.
-func Field(pod *corev1.Pod, path string, at Addresses) (string, error) {
+// Field is the value of a downward API path.
+func Field(pod *corev1.Pod, path string, at Place) (string, error) {
 	if name, key, ok := subscript(path); ok {
 		switch name {
 		case "metadata.labels":
@@ -209,8 +212,9 @@ func list(m map[string]string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Resource is the value of a container's request or limit, in units of the divisor, rounded up.
-func Resource(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error) {
+// Resource is the value of a container's request or limit, in units of the divisor, rounded up. What is not limited may have
+// all that the node has; a request that is not made is 0.
+func Resource(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSelector, at Place) (string, error) {
 	if ref.ContainerName != "" {
 		i := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == ref.ContainerName })
 		if i < 0 {
@@ -228,7 +232,10 @@ func Resource(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSel
 	default:
 		return "", fmt.Errorf("resource %q: want limits.* or requests.*", ref.Resource)
 	}
-	value := quantities[corev1.ResourceName(name)]
+	value, ok := quantities[corev1.ResourceName(name)]
+	if !ok && kind == "limits" {
+		value = at.Allocatable[corev1.ResourceName(name)]
+	}
 	divisor := ref.Divisor
 	if divisor.IsZero() {
 		divisor = resource.MustParse("1")

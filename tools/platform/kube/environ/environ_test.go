@@ -32,13 +32,16 @@ func sources() Sources {
 	}
 }
 
-var at = Addresses{Pod: netip.MustParseAddr("127.20.1.1"), Host: netip.MustParseAddr("127.20.0.2")}
+var at = Place{
+	Pod: netip.MustParseAddr("127.20.1.1"), Host: netip.MustParseAddr("127.20.0.2"),
+	Allocatable: corev1.ResourceList{"cpu": resource.MustParse("16"), "memory": resource.MustParse("64Gi")},
+}
 
 func TestResolve(t *testing.T) {
 	yes := true
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", Namespace: "pop-fra1", Labels: map[string]string{"edgehold.internal/colour": "blue"}},
-		Spec:       corev1.PodSpec{NodeName: "node-1"},
+		Spec:       corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "other"}}},
 	}
 	field := func(path string) *corev1.EnvVarSource {
 		return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}
@@ -61,6 +64,8 @@ func TestResolve(t *testing.T) {
 			{Name: "OPTIONAL", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}, Key: "none", Optional: &yes}}},
 			{Name: "CPUS", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"}}},
 			{Name: "MIB", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1Mi")}}},
+			{Name: "UNLIMITED", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory", ContainerName: "other", Divisor: resource.MustParse("1Gi")}}},
+			{Name: "UNASKED", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "requests.cpu", ContainerName: "other"}}},
 		},
 	}
 	got, err := Resolve(pod, c, at, sources(), []Var{{"HOSTNAME", "edge-1"}, {"C_b", "builtin"}})
@@ -69,7 +74,7 @@ func TestResolve(t *testing.T) {
 	}
 	want := []Var{
 		{"HOSTNAME", "edge-1"}, {"C_b", "2"}, {"C_a", "mine"}, {"POD_IP", "127.20.1.1"}, {"LISTEN", "127.20.1.1:8080"},
-		{"LATER", "$(NOT_YET) $(POD_IP)"}, {"NOT_YET", "x"}, {"COLOUR", "blue"}, {"NODE", "node-1"}, {"PASS", "word"}, {"CPUS", "2"}, {"MIB", "3"},
+		{"LATER", "$(NOT_YET) $(POD_IP)"}, {"NOT_YET", "x"}, {"COLOUR", "blue"}, {"NODE", "node-1"}, {"PASS", "word"}, {"CPUS", "2"}, {"MIB", "3"}, {"UNLIMITED", "64"}, {"UNASKED", "0"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

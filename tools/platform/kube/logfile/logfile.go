@@ -301,7 +301,7 @@ func (o *output) tail(old, current *os.File) error {
 				continue
 			}
 			keep = append(keep, data)
-			if len(keep) > 2*o.opts.Tail { // partial records count as lines here; rare, and only lessens what is shown
+			if len(keep)-o.opts.Tail > o.opts.Tail { // partial records count as lines here; rare, and only lessens what is shown
 				keep = slices.Clone(keep[len(keep)-o.opts.Tail:])
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,7 @@ func TestOptions(t *testing.T) {
 		{"tail", Options{Tail: 1}, "four\n"},
 		{"no tail", Options{Tail: 0}, ""},
 		{"long tail", Options{Tail: 100}, "one\ntwo\nthree\nfour\n"},
+		{"longest tail", Options{Tail: math.MaxInt}, "one\ntwo\nthree\nfour\n"},
 		{"since", Options{Tail: -1, Since: middle}, "three\nfour\n"},
 		{"limit", Options{Tail: -1, LimitBytes: 6}, "one\ntw"},
 	} {

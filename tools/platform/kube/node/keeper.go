@@ -157,14 +157,19 @@ func (k *keeper) start(pod *corev1.Pod, first bool) {
 func (k *keeper) forget(pod *corev1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if w, ok := k.live[pod.UID]; ok {
-		select {
-		case <-w.gone:
-		default:
-			close(w.gone)
+	w, ok := k.live[pod.UID]
+	if !ok { // it had ended before this process started
+		if err := k.host.Remove(string(pod.UID)); err != nil {
+			k.log.Warn("files of a pod stay behind", "uid", pod.UID, "error", err)
 		}
-		w.pod.Stop(specGrace(pod))
+		return
 	}
+	select {
+	case <-w.gone:
+	default:
+		close(w.gone)
+	}
+	w.pod.Stop(specGrace(pod))
 }
 
 // follow writes what a pod's status is until the pod is gone.

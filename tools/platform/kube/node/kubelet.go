@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/big"
 	"net"
 	"net/http"
@@ -117,7 +118,7 @@ func logOptions(r *http.Request, now time.Time) (opts logfile.Options, previous 
 	}
 	previous = flag("previous")
 	if query.Has("sinceSeconds") {
-		opts.Since = now.Add(-time.Duration(number("sinceSeconds", 0)) * time.Second)
+		opts.Since = now.Add(-time.Duration(min(number("sinceSeconds", 0), math.MaxInt64/int64(time.Second))) * time.Second)
 	}
 	if since := query.Get("sinceTime"); since != "" {
 		at, parseErr := time.Parse(time.RFC3339, since)

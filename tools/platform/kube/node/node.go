@@ -93,7 +93,7 @@ func Run(ctx context.Context, cfg Config, guardCommand []string, log *slog.Logge
 			"EDGEHOLD_DIAL_MAP=" + address.DialMap,
 			"KUBERNETES_SERVICE_HOST=" + api.Hostname(), "KUBERNETES_SERVICE_PORT=" + api.Port(),
 		},
-		APIServer:   restConfig.Host,
+		APIServer: restConfig.Host, Allocatable: capacity(cfg),
 		BackOffBase: cfg.BackOffBase, BackOffMax: cfg.BackOffMax, BackOffReset: 10 * time.Minute,
 		LogLimit: cfg.logLimit,
 		Cluster:  cluster{client, events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Name})},
@@ -236,12 +236,17 @@ func podInformer(client kubernetes.Interface, node string) cache.SharedIndexInfo
 	return cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, client), &corev1.Pod{}, 0, cache.Indexers{})
 }
 
-// describe is the Node that the API gets.
-func describe(cfg Config, self netip.Addr, port int) *corev1.Node {
-	has := corev1.ResourceList{
+// capacity is what the node says that it has.
+func capacity(cfg Config) corev1.ResourceList {
+	return corev1.ResourceList{
 		corev1.ResourceCPU: cfg.cpu, corev1.ResourceMemory: cfg.memory,
 		corev1.ResourcePods: *resource.NewQuantity(int64(cfg.Pods), resource.DecimalSI), corev1.ResourceEphemeralStorage: cfg.memory,
 	}
+}
+
+// describe is the Node that the API gets.
+func describe(cfg Config, self netip.Addr, port int) *corev1.Node {
+	has := capacity(cfg)
 	now := metav1.Now()
 	condition := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, reason string) corev1.NodeCondition {
 		return corev1.NodeCondition{Type: kind, Status: status, Reason: reason, LastHeartbeatTime: now, LastTransitionTime: now}

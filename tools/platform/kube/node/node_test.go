@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -97,12 +98,13 @@ func TestStatusPatch(t *testing.T) {
 func TestLogOptions(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for query, want := range map[string]logfile.Options{
-		"":                                {Tail: -1},
-		"tailLines=0":                     {Tail: 0},
-		"tailLines=5&follow=true":         {Tail: 5, Follow: true},
-		"sinceSeconds=60&timestamps=true": {Tail: -1, Timestamps: true, Since: now.Add(-time.Minute)},
-		"sinceTime=2026-01-01T00:00:00Z":  {Tail: -1, Since: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)},
-		"limitBytes=10":                   {Tail: -1, LimitBytes: 10},
+		"":                                 {Tail: -1},
+		"tailLines=0":                      {Tail: 0},
+		"tailLines=5&follow=true":          {Tail: 5, Follow: true},
+		"sinceSeconds=60&timestamps=true":  {Tail: -1, Timestamps: true, Since: now.Add(-time.Minute)},
+		"sinceSeconds=9223372036854775807": {Tail: -1, Since: now.Add(-math.MaxInt64 / time.Second * time.Second)},
+		"sinceTime=2026-01-01T00:00:00Z":   {Tail: -1, Since: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)},
+		"limitBytes=10":                    {Tail: -1, LimitBytes: 10},
 	} {
 		got, _, err := logOptions(httptest.NewRequest(http.MethodGet, "/?"+query, nil), now)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {

@@ -42,6 +42,8 @@ type Config struct {
 	Images string
 	// HostIP is the node's own address on this machine.
 	HostIP netip.Addr
+	// Allocatable is what the node has: the limit of a container that has none of its own.
+	Allocatable corev1.ResourceList
 	// Translate an address of the cluster to the one that this machine serves it on.
 	Translate func(netip.Addr) netip.Addr
 	// Env is put into every container's environment, before what the pod declares.
@@ -93,6 +95,9 @@ func NewHost(cfg Config, spawner *group.Spawner) (*Host, error) {
 	}
 	return &Host{cfg: cfg, spawner: spawner}, nil
 }
+
+// Remove the files of a pod that this Host has not started.
+func (h *Host) Remove(uid string) error { return os.RemoveAll(filepath.Join(h.cfg.Dir, uid)) }
 
 // Sweep removes what pods left behind that keep does not know by their uid.
 func (h *Host) Sweep(keep func(uid string) bool) error {

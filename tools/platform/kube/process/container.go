@@ -480,7 +480,7 @@ func (c *container) check(h corev1.ProbeHandler, r *run) probe.Check {
 	if h.Exec != nil {
 		return func(ctx context.Context) error { return c.exec(ctx, r, h.Exec.Command) }
 	}
-	check, ok, err := probe.Network(h, c.spec, c.pod.addresses().Pod, c.pod.host.cfg.Translate)
+	check, ok, err := probe.Network(h, c.spec, c.pod.place().Pod, c.pod.host.cfg.Translate)
 	if err == nil && !ok {
 		err = fmt.Errorf("the probe has no action: want exec, httpGet, tcpSocket or grpc")
 	}

@@ -19,9 +19,9 @@ import (
 // the kubelet.
 const afterPreStop = 2 * time.Second
 
-// terminate ends a run: hook, SIGTERM, and SIGKILL when over is closed.
+// terminate ends a run: hook, SIGTERM, and SIGKILL when over is closed. Readiness probes go on meanwhile, as with the kubelet:
+// while no other pod is ready, those that stop and still serve get the connections.
 func (c *container) terminate(r *run, over <-chan struct{}) {
-	c.set(func() { c.ready = false })
 	if c.preStop(r, over) {
 		select {
 		case <-over:
@@ -99,7 +99,7 @@ func (c *container) hook(ctx context.Context, r *run, h *corev1.LifecycleHandler
 		}
 		return nil
 	}
-	check, ok, err := probe.Network(corev1.ProbeHandler{HTTPGet: h.HTTPGet, TCPSocket: h.TCPSocket}, c.spec, c.pod.addresses().Pod, c.pod.host.cfg.Translate)
+	check, ok, err := probe.Network(corev1.ProbeHandler{HTTPGet: h.HTTPGet, TCPSocket: h.TCPSocket}, c.spec, c.pod.place().Pod, c.pod.host.cfg.Translate)
 	if err != nil {
 		return err
 	}

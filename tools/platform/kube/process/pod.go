@@ -126,8 +126,8 @@ func (p *Pod) spec() *corev1.Pod {
 	return p.pod
 }
 
-func (p *Pod) addresses() environ.Addresses {
-	return environ.Addresses{Pod: p.host.cfg.Translate(p.ip), Host: p.host.cfg.HostIP}
+func (p *Pod) place() environ.Place {
+	return environ.Place{Pod: p.host.cfg.Translate(p.ip), Host: p.host.cfg.HostIP, Allocatable: p.host.cfg.Allocatable}
 }
 
 // grace of the pod's own specification.
@@ -322,7 +322,7 @@ func (p *Pod) environment(ctx context.Context, c *corev1.Container, terminationL
 		{Name: "PATH", Value: os.Getenv("PATH")},
 		{Name: "HOME", Value: p.dir},
 		{Name: "HOSTNAME", Value: pod.Name},
-		{Name: "POD_IP", Value: p.addresses().Pod.String()},
+		{Name: "POD_IP", Value: p.place().Pod.String()},
 		{Name: "EDGEHOLD_TERMINATION_LOG", Value: terminationLog},
 	}
 	for _, kv := range p.host.cfg.Env {
@@ -330,7 +330,7 @@ func (p *Pod) environment(ctx context.Context, c *corev1.Container, terminationL
 	}
 	builtin = append(builtin, p.mounts(pod, c)...)
 	cluster := p.host.cfg.Cluster
-	return environ.Resolve(pod, c, p.addresses(), environ.Sources{
+	return environ.Resolve(pod, c, p.place(), environ.Sources{
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) { return cluster.ConfigMap(ctx, pod.Namespace, name) },
 		Secret:    func(name string) (*corev1.Secret, error) { return cluster.Secret(ctx, pod.Namespace, name) },
 		Missing:   cluster.Missing,

@@ -239,10 +239,10 @@ func TestPodRunsWithItsEnvironment(t *testing.T) {
 	}
 	r.w.awaitLog(r, "127.0.0.1 blue x blue $(UNKNOWN)\n", "oops\n")
 	r.Stop(10 * time.Second)
-	if ready(r.status()) {
-		t.Error("a pod that is being stopped is ready")
-	}
 	r.awaitDone()
+	if ready(r.status()) {
+		t.Error("a pod that has ended is ready")
+	}
 	if end := r.main().State.Terminated; end == nil || end.Signal != 15 || end.ExitCode != 143 {
 		t.Errorf("ended as %+v, want by SIGTERM", end)
 	}
@@ -533,6 +533,23 @@ func TestProbes(t *testing.T) {
 			t.Error("readiness restarts")
 		}
 	})
+	t.Run("readiness goes on while the pod stops", func(t *testing.T) {
+		w := newWorld(t)
+		pod := shell("touch ready; " + forever)
+		c := &pod.Spec.Containers[0]
+		c.ReadinessProbe = &corev1.Probe{ProbeHandler: file("ready"), PeriodSeconds: 1, FailureThreshold: 1}
+		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1000}}}
+		r := w.start(pod)
+		r.awaitReady()
+		r.Stop(time.Hour)
+		if !ready(r.status()) {
+			t.Error("a pod that stops and still serves is not ready: it gets no connections when all stop at once")
+		}
+		if err := os.Remove(filepath.Join(r.dir, "ready")); err != nil {
+			t.Fatal(err)
+		}
+		r.await("not ready", func(s corev1.PodStatus) bool { return !ready(s) })
+	})
 	t.Run("liveness restarts", func(t *testing.T) {
 		w := newWorld(t)
 		pod := shell("touch alive; " + forever)
@@ -629,6 +646,10 @@ func TestVolumes(t *testing.T) {
 	r.Stop(0)
 	r.awaitDone()
 	w.cluster.secrets["s"] = &corev1.Secret{Data: map[string][]byte{"other": []byte("x")}}
+	// A node that was killed in the middle has left half a file, which its owner must not write to.
+	if err := os.WriteFile(filepath.Join(sec, "..new-other"), []byte("ha"), 0o400); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.volumes(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package process
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -29,7 +31,7 @@ func (p *Pod) statuses(containers []*container) []corev1.ContainerStatus {
 		started := c.started
 		s := corev1.ContainerStatus{
 			Name: c.spec.Name, Image: c.spec.Image, ImageID: c.spec.Image, RestartCount: c.restarts, Started: &started,
-			Ready: c.ready && p.stopping.Err() == nil, State: *c.state.DeepCopy(), LastTerminationState: *c.last.DeepCopy(),
+			Ready: c.ready && p.failReason == "", State: *c.state.DeepCopy(), LastTerminationState: *c.last.DeepCopy(),
 		}
 		if c.init && !c.sidecar() { // such a container is ready when it is done
 			s.Ready = c.state.Terminated != nil && c.state.Terminated.ExitCode == 0
@@ -101,16 +103,19 @@ func (p *Pod) judge(status *corev1.PodStatus) {
 		}
 	}
 	ready, reason, message := true, "", ""
+	var unready []string
 	for i, c := range p.inits {
 		if c.sidecar() && !status.InitContainerStatuses[i].Ready {
-			ready, reason, message = false, "ContainersNotReady", "containers with unready status: ["+c.spec.Name+"]"
+			unready = append(unready, c.spec.Name)
 		}
 	}
 	for _, s := range status.ContainerStatuses {
 		if !s.Ready {
-			ready, reason = false, "ContainersNotReady"
-			message = "containers with unready status: [" + s.Name + "]"
+			unready = append(unready, s.Name)
 		}
+	}
+	if len(unready) > 0 {
+		ready, reason, message = false, "ContainersNotReady", "containers with unready status: ["+strings.Join(unready, " ")+"]"
 	}
 	done := status.Phase == corev1.PodSucceeded
 	if done {

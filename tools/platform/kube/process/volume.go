@@ -177,9 +177,9 @@ func (p *Pod) downwardFiles(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFil
 		var err error
 		switch {
 		case item.FieldRef != nil:
-			value, err = environ.Field(pod, item.FieldRef.FieldPath, p.addresses())
+			value, err = environ.Field(pod, item.FieldRef.FieldPath, p.place())
 		case item.ResourceFieldRef != nil:
-			value, err = environ.Resource(pod, &corev1.Container{}, item.ResourceFieldRef)
+			value, err = environ.Resource(pod, &corev1.Container{}, item.ResourceFieldRef, p.place())
 		}
 		if err != nil {
 			return err
@@ -237,6 +237,10 @@ func replace(dir string, files map[string]file) error {
 			return err
 		}
 		tmp := filepath.Join(filepath.Dir(path), "..new-"+filepath.Base(path)) // no key starts with ".."
+		// One that a killed node left may be write-protected.
+		if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		if err := os.WriteFile(tmp, f.data, f.mode); err != nil {
 			return err
 		}

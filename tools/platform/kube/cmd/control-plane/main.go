@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -24,6 +25,11 @@ func main() {
 }
 
 func run() error {
+	if os.Getenv("GOGC") == "" {
+		// A quarter of an API server's time goes into allocation at the default of 100; a busy machine pays for it in how
+		// fast all of a cluster's fleets can switch. It costs about 100 MiB.
+		debug.SetGCPercent(200)
+	}
 	cfg := controlplane.Default()
 	flags := pflag.NewFlagSet("edgehold-control-plane", pflag.ContinueOnError)
 	cfg.Flags(flags)
