@@ -18,6 +18,7 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the first signal asks, the second one kills
 	root := cli.Command(version)
 	root.AddCommand(platform.Command())
 	os.Exit(cli.Main(ctx, root))

@@ -63,7 +63,7 @@ func (f *fakeFleets) ListFleets(_ context.Context, r *fleetv1.ListFleetsRequest)
 }
 
 func (f *fakeFleets) PlanCutover(context.Context, *fleetv1.PlanCutoverRequest) (*fleetv1.PlanCutoverResponse, error) {
-	return &fleetv1.PlanCutoverResponse{Pops: f.plan}, nil
+	return &fleetv1.PlanCutoverResponse{To: fleetv1.Colour_COLOUR_BLUE, Pops: f.plan}, nil
 }
 
 // run is the command line against the fakes: what it printed and its exit code.
@@ -241,7 +241,7 @@ func TestDryRun(t *testing.T) {
 ams1  green  blue  v1       would switch  -
 fra1  green  blue  -        blocked       blue has 1 of 2 pods ready
 sin1  -      -     -        unreachable   the API does not answer
-Nothing was changed.
+1 of 3 PoPs would switch to blue, 0 are already there. Nothing was changed.
 `
 	if out != want {
 		t.Errorf("got\n%swant\n%s", out, want)
@@ -255,9 +255,9 @@ func TestFleetList(t *testing.T) {
 		{Pop: "fra1", Name: "edge", Problem: &fleetv1.Problem{Code: "unavailable", Message: "the API does not answer"}},
 	}}
 	out, _, exit := run(t, &fakeRunbooks{}, fleets, "fleet", "list", "edge", "--pops", "ams1,fra1")
-	want := `POP   FLEET  ACTIVE  VERSION  STANDBY  PHASE   READY  STANDBY-READY  CONNECTIONS  CUTOVER  MESSAGE
-ams1  edge   blue    v1       v2       steady  2/2    1/2            12           -        -
-fra1  edge   -       -        -        -       -      -              -            -        the API does not answer
+	want := `POP   FLEET  ACTIVE  VERSION  READY  STANDBY  READY  PHASE   CONNS  AGE  MESSAGE
+ams1  edge   blue    v1       2/2    v2       1/2    steady  12     -    -
+fra1  edge   -       -        -      -        -      -       -      -    the API does not answer
 `
 	if exit != ExitDone || out != want {
 		t.Errorf("exit %d, got\n%swant\n%s", exit, out, want)

@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/user"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/klog/v2"
 
 	"edgehold.internal/libs/problem"
 	fleetv1 "edgehold.internal/proto/edgehold/fleet/v1"
@@ -18,8 +22,14 @@ import (
 )
 
 // cutOverDirect does from here what the services would do: the same domain, with nothing between it and the clusters.
-func (a *app) cutOverDirect(ctx context.Context, kind runbookv1.Kind, r *request, asked *fleetv1.Scope, begun time.Time) error {
-	centre, done, err := a.centre(r)
+func (a *app) cutOverDirect(ctx context.Context, r *request, asked *fleetv1.Scope, begun time.Time) error {
+	config, err := a.settings()
+	if err != nil {
+		return err
+	}
+	// What the Kubernetes client finds worth a line of its own is in the errors that it returns.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
+	centre, done, err := openCentre(r, config)
 	if err != nil {
 		return err
 	}
@@ -29,75 +39,151 @@ func (a *app) cutOverDirect(ctx context.Context, kind runbookv1.Kind, r *request
 	if r.deadline > 0 {
 		change.Deadline = begun.Add(r.deadline)
 	}
-	if err := a.resolve(ctx, centre, scope, r, &change); err != nil {
+	if err := resolve(ctx, centre, scope, r, &change); err != nil {
 		return err
 	}
 	if r.dryRun {
 		return a.planDirect(ctx, centre, scope, r, change)
 	}
+	pops, err := centre.Registry().Select(scope)
+	if err != nil {
+		return err
+	}
 
-	// The intent is on disk before anything is changed.
-	audit, err := openAudit(a.auditLog(), change, r)
+	// The intent is on record before anything is changed.
+	audit, err := openAudit(config.AuditLog, change, r)
 	if err != nil {
 		return err
 	}
 	defer audit.close()
-	var mu sync.Mutex
-	report := func(result fleet.CutoverResult) {
-		audit.result(result)
-		if a.output != "table" {
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Fprintf(a.out, "%+8.3fs  %-8s %s\n", time.Since(begun).Seconds(), result.Pop, outcome(result))
+	w := a.out
+	if a.output == "json" {
+		w = a.diag
+	}
+	show := a.newProgress(w, begun)
+	live := newDirectOperation(r, asked, change, pops, show.live)
+	stop := show.tick()
+	if show.live {
+		show.show(proto.CloneOf(live.op))
 	}
 	act := centre.CutOver
 	if r.selector {
 		act = centre.ForceSelector
 	}
-	results, err := act(ctx, r.fleet, scope, change, report)
+	results, err := act(ctx, r.fleet, scope, change, func(result fleet.CutoverResult) {
+		audit.result(result)
+		live.took(result, show)
+	})
+	stop()
 	if err != nil {
 		audit.end(err)
 		return err
 	}
-	return a.directSummary(kind, r, change, results, begun, audit)
+	live.end(a.now(), show)
+	if a.output == "json" {
+		if err := printJSON(a.out, live.op); err != nil {
+			return err
+		}
+	}
+	err = directOutcome(ctx, r, change.To, results)
+	audit.end(err)
+	if audit.err != nil {
+		fmt.Fprintf(a.diag, "The audit log is not complete: %v\n", audit.err)
+	}
+	return err
 }
 
-// centre opens the registry and the clusters of --direct.
-func (a *app) centre(r *request) (*fleet.Centre, func(), error) {
-	path := r.registry
-	if path == "" {
-		path = a.config.Registry
+// directOperation is a direct cutover in the form that progress shows.
+type directOperation struct {
+	mu  sync.Mutex
+	op  *runbookv1.Operation
+	pop map[string]*runbookv1.PopProgress
+}
+
+func newDirectOperation(r *request, asked *fleetv1.Scope, change fleet.Change, pops []fleet.Pop, live bool) *directOperation {
+	d := &directOperation{pop: map[string]*runbookv1.PopProgress{}}
+	wave := &runbookv1.Wave{}
+	for _, p := range pops {
+		progress := &runbookv1.PopProgress{Pop: p.Name}
+		if live {
+			progress.Step = runbookv1.Step_STEP_SWITCHING
+		}
+		d.pop[p.Name] = progress
+		wave.Pops = append(wave.Pops, progress)
 	}
+	d.op = &runbookv1.Operation{Id: change.ID, State: runbookv1.State_STATE_RUNNING, Principal: change.Principal, Reason: change.Reason, To: colour(change.To),
+		StartedAt: timestamppb.New(change.At), Waves: []*runbookv1.Wave{wave},
+		GlobalCutover: &runbookv1.GlobalCutover{Kind: r.kind, Fleet: r.fleet, Scope: asked, To: r.colour(), Version: r.version, Force: r.force}}
+	return d
+}
+
+func (d *directOperation) took(r fleet.CutoverResult, show *progress) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pop[r.Pop]
+	switch {
+	case r.Err != nil && goesOn(r.Err):
+		p.Step, p.Message = runbookv1.Step_STEP_SWITCHING, "declared and not switched yet; it goes on by itself"
+	case r.Err != nil:
+		p.Step, p.Message = runbookv1.Step_STEP_FAILED, r.Err.Error()
+	case r.Already:
+		p.Step = runbookv1.Step_STEP_ALREADY
+	default:
+		p.Step = runbookv1.Step_STEP_SWITCHED
+		if c := r.Cutover; c != nil && !c.SwitchedAt.IsZero() {
+			p.SwitchedAt = timestamppb.New(c.SwitchedAt)
+		}
+	}
+	show.show(proto.CloneOf(d.op))
+}
+
+func (d *directOperation) end(at time.Time, show *progress) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.op.EndedAt = timestamppb.New(at)
+	n, all := serving(d.op)
+	switch n {
+	case all:
+		d.op.State, d.op.Message = runbookv1.State_STATE_SUCCEEDED, fmt.Sprintf("%d of %d PoPs serve %s; they drain by themselves", n, all, colourName(d.op.GetTo()))
+	case 0:
+		d.op.State = runbookv1.State_STATE_FAILED
+	default:
+		d.op.State = runbookv1.State_STATE_PARTIAL
+	}
+	show.show(proto.CloneOf(d.op))
+}
+
+// goesOn tells of an error that the change is declared and its PoP follows without being watched.
+func goesOn(err error) bool { return problem.KindOf(err) == problem.DeadlineExceeded }
+
+// openCentre opens the registry and the clusters of --direct.
+func openCentre(r *request, config Config) (*fleet.Centre, func(), error) {
+	path := cmp.Or(r.registry, config.Registry)
 	if path == "" {
 		return nil, nil, problem.Invalidf("--registry", "--direct needs the file that lists the PoPs; name it, or set registry in the file of --config")
 	}
 	body, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, problem.Invalidf("--registry", "cannot read it: %v", err)
+		return nil, nil, problem.Invalidf("--registry", "%v; it is named by --registry, or by registry in the file of --config", err)
 	}
-	config := cluster.Config{Agent: "edgehold-direct"}
-	if r.kubeconfig == "" {
-		r.kubeconfig = a.config.Kubeconfig
+	open := cluster.Config{Agent: "edgehold-direct"}
+	if file := cmp.Or(r.kubeconfig, config.Kubeconfig); file != "" {
+		open.Kubeconfig = []string{file}
 	}
-	if r.kubeconfig != "" {
-		config.Kubeconfig = []string{r.kubeconfig}
-	}
-	connections, err := cluster.Open(config)
+	connections, err := cluster.Open(open)
 	if err != nil {
 		return nil, nil, err
 	}
 	registry, err := fleet.ParseRegistry(body, connections.Contexts())
 	if err != nil {
 		connections.Close()
-		return nil, nil, err
+		return nil, nil, problem.Invalidf("--registry", "%s: %w", path, err)
 	}
 	return fleet.NewCentre(registry, connections.Cluster, fleet.Limits{}), connections.Close, nil
 }
 
 // resolve finds what was left out: the fleet's name, and the colour to go back to.
-func (a *app) resolve(ctx context.Context, centre *fleet.Centre, scope fleet.Scope, r *request, change *fleet.Change) error {
+func resolve(ctx context.Context, centre *fleet.Centre, scope fleet.Scope, r *request, change *fleet.Change) error {
 	if r.fleet != "" && change.To != fleet.None {
 		return nil
 	}
@@ -136,6 +222,8 @@ func (a *app) resolve(ctx context.Context, centre *fleet.Centre, scope fleet.Sco
 // outcome is one PoP's result in words.
 func outcome(r fleet.CutoverResult) string {
 	switch {
+	case r.Err != nil && goesOn(r.Err):
+		return "declared, not switched yet: " + r.Err.Error()
 	case r.Err != nil:
 		return "left as it is: " + r.Err.Error()
 	case r.Already:
@@ -146,118 +234,71 @@ func outcome(r fleet.CutoverResult) string {
 }
 
 func (a *app) planDirect(ctx context.Context, centre *fleet.Centre, scope fleet.Scope, r *request, change fleet.Change) error {
-	to, plans, err := centre.Plan(ctx, fleet.PlanRequest{Fleet: r.fleet, Scope: scope, To: change.To, Version: r.version, Force: r.force})
+	to, plans, err := centre.Plan(ctx, fleet.PlanRequest{Fleet: r.fleet, Scope: scope, To: change.To, Version: r.version, Force: r.force, Fresh: r.selector})
 	if err != nil {
 		return err
 	}
-	type row struct {
-		Pop     string   `json:"pop"`
-		From    string   `json:"from"`
-		To      string   `json:"to"`
-		Verdict string   `json:"verdict"`
-		Detail  string   `json:"detail,omitempty"`
-		Steps   []string `json:"steps,omitempty"`
-	}
-	var rows []row
-	blocked := 0
+	out := &fleetv1.PlanCutoverResponse{To: colour(to)}
 	for _, p := range plans {
-		line := row{Pop: p.Pop, From: string(p.From), To: string(to), Verdict: "would switch", Steps: p.Steps}
-		switch {
-		case p.Err != nil:
-			line.Verdict, line.Detail = "unreachable", p.Err.Error()
-			blocked++
-		case p.Already:
-			line.Verdict = "already there"
-		case len(p.Blockers) > 0:
-			line.Verdict, line.Detail = "blocked", p.Blockers[0].Message
-			blocked++
+		plan := &fleetv1.PopPlan{Pop: p.Pop, From: colour(p.From), To: colour(to), Version: p.Version, Already: p.Already, Steps: p.Steps}
+		if p.Err != nil {
+			plan.Problem = &fleetv1.Problem{Code: problem.KindOf(p.Err).String(), Message: p.Err.Error()}
 		}
-		rows = append(rows, line)
-	}
-	if a.output == "json" {
-		if err := a.encode(rows); err != nil {
-			return err
+		for _, b := range p.Blockers {
+			plan.Blockers = append(plan.Blockers, &fleetv1.Blocker{Reason: b.Reason, Message: b.Message, Overridable: b.Overridable})
 		}
-	} else {
-		var cells [][]string
-		for _, l := range rows {
-			cells = append(cells, []string{l.Pop, l.From, l.To, l.Verdict, l.Detail})
-		}
-		table(a.out, "POP FROM TO VERDICT DETAIL", cells)
-		fmt.Fprintln(a.out, "Nothing was changed.")
+		out.Pops = append(out.Pops, plan)
 	}
-	if blocked > 0 {
-		return &exit{ExitRefused, fmt.Sprintf("%d of %d PoPs would be left as they are", blocked, len(rows))}
-	}
-	return nil
+	return a.printPlan(out, r.force)
 }
 
-func (a *app) encode(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+func colour(c fleet.Colour) fleetv1.Colour {
+	switch c {
+	case fleet.Blue:
+		return fleetv1.Colour_COLOUR_BLUE
+	case fleet.Green:
+		return fleetv1.Colour_COLOUR_GREEN
+	}
+	return fleetv1.Colour_COLOUR_UNSPECIFIED
 }
 
-func (a *app) directSummary(kind runbookv1.Kind, r *request, change fleet.Change, results []fleet.CutoverResult, begun time.Time, audit *audit) error {
-	type row struct {
-		Pop        string     `json:"pop"`
-		Outcome    string     `json:"outcome"`
-		SwitchedAt *time.Time `json:"switched_at,omitempty"`
-		Error      string     `json:"error,omitempty"`
-	}
-	summary := struct {
-		ID      string  `json:"id"`
-		Fleet   string  `json:"fleet"`
-		To      string  `json:"to"`
-		Forced  bool    `json:"force_selector"`
-		Seconds float64 `json:"seconds"`
-		Pops    []row   `json:"pops"`
-	}{ID: change.ID, Fleet: r.fleet, To: string(change.To), Forced: r.selector, Seconds: time.Since(begun).Seconds()}
-	var kinds []error
-	served := 0
+// directOutcome is nil when every PoP serves the target; else its code says whether anything was changed, and its text
+// how to go on.
+func directOutcome(ctx context.Context, r *request, to fleet.Colour, results []fleet.CutoverResult) error {
+	var first error
+	left, going := 0, 0
 	for _, result := range results {
-		line := row{Pop: result.Pop, Outcome: "switched"}
-		switch {
-		case result.Err != nil:
-			line.Outcome, line.Error = "failed", result.Err.Error()
-			kinds = append(kinds, result.Err)
-		case result.Already:
-			line.Outcome = "already"
-			served++
-		default:
-			served++
-			if c := result.Cutover; c != nil && !c.SwitchedAt.IsZero() {
-				line.SwitchedAt = &c.SwitchedAt
-			}
+		if result.Err == nil {
+			continue
 		}
-		summary.Pops = append(summary.Pops, line)
-	}
-	verb := "Cutover of"
-	if kind == runbookv1.Kind_KIND_ROLLBACK {
-		verb = "Rollback of"
-	}
-	text := fmt.Sprintf("%s %s to %s: %d of %d PoPs serve it after %.3f s", verb, r.fleet, change.To, served, len(results), summary.Seconds)
-	if a.output == "json" {
-		if err := a.encode(summary); err != nil {
-			return err
+		left++
+		if goesOn(result.Err) {
+			going++
 		}
-	} else {
-		fmt.Fprintln(a.out, text+"; they drain by themselves: edgehold fleet list")
+		if first == nil {
+			first = result.Err
+		}
 	}
-	err := directError(kinds, served, len(results))
-	audit.end(err)
-	return err
-}
-
-// directError is nil when every PoP serves the target; else its code says whether anything was changed.
-func directError(errs []error, served, all int) error {
-	switch {
-	case len(errs) == 0:
+	if left == 0 {
 		return nil
-	case served > 0:
-		return &exit{ExitPartial, fmt.Sprintf("%d of %d PoPs do not serve the target", len(errs), all)}
 	}
-	return &exit{code(errs[0]), fmt.Sprintf("no PoP was switched; the first says: %v", errs[0])}
+	out := &exit{ExitPartial, fmt.Sprintf("%d of %d PoPs do not serve %s", left, len(results), to)}
+	if left == len(results) {
+		out.code = code(first)
+	}
+	if ctx.Err() != nil {
+		out.text = "interrupted: " + out.text
+	}
+	if going > 0 {
+		out.text += fmt.Sprintf("; %d of them go on by themselves, if their controllers live", going)
+	}
+	command := fmt.Sprintf("\n  edgehold %s --direct --to %s ", r.verb(), to)
+	if going > 0 && !r.selector {
+		out.text += ". With the same reason and key it is taken up again; --force-selector does without the controllers:" + command + "--idempotency-key " + r.key + " --reason …" + command + "--force-selector --reason …"
+	} else {
+		out.text += ". With the same reason and key it is taken up again:" + command + "--idempotency-key " + r.key + " --reason …"
+	}
+	return out
 }
 
 // principal is who runs the command, as far as this machine knows.
@@ -267,79 +308,4 @@ func principal() string {
 		return u.Username + "@" + host
 	}
 	return "unknown@" + host
-}
-
-func (a *app) auditLog() string { return a.config.AuditLog }
-
-// audit is the record that --direct leaves on this machine, beside the one in each Fleet: a line for the intent, one for
-// each PoP and one for the end. It is a file of JSON lines, or the standard error when none is configured.
-type audit struct {
-	mu     sync.Mutex
-	file   *os.File
-	change fleet.Change
-	err    error
-}
-
-type auditLine struct {
-	Time      time.Time `json:"time"`
-	Event     string    `json:"event"`
-	ID        string    `json:"id"`
-	Principal string    `json:"principal"`
-	Fleet     string    `json:"fleet,omitempty"`
-	To        string    `json:"to,omitempty"`
-	Reason    string    `json:"reason,omitempty"`
-	Scope     []string  `json:"scope,omitempty"`
-	Force     bool      `json:"force,omitempty"`
-	Selector  bool      `json:"force_selector,omitempty"`
-	Pop       string    `json:"pop,omitempty"`
-	Outcome   string    `json:"outcome,omitempty"`
-}
-
-func openAudit(path string, change fleet.Change, r *request) (*audit, error) {
-	a := &audit{file: os.Stderr, change: change}
-	if path != "" {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil, problem.Preconditionf("auditLog", "cannot write the audit log, and nothing is changed without one: %v", err)
-		}
-		a.file = f
-	}
-	scope := r.scope.pops
-	if len(scope) == 0 {
-		scope = []string{"*"}
-	}
-	a.write(auditLine{Event: "begin", Fleet: r.fleet, To: string(change.To), Reason: change.Reason, Scope: scope, Force: change.Force, Selector: r.selector})
-	if a.err != nil {
-		return nil, problem.Preconditionf("auditLog", "cannot write the audit log, and nothing is changed without one: %v", a.err)
-	}
-	return a, nil
-}
-
-func (a *audit) write(l auditLine) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l.Time, l.ID, l.Principal = time.Now(), a.change.ID, a.change.Principal
-	body, err := json.Marshal(l)
-	if err == nil {
-		_, err = a.file.Write(append(body, '\n'))
-	}
-	a.err = errors.Join(a.err, err)
-}
-
-func (a *audit) result(r fleet.CutoverResult) {
-	a.write(auditLine{Event: "pop", Pop: r.Pop, Outcome: outcome(r)})
-}
-
-func (a *audit) end(err error) {
-	text := "done"
-	if err != nil {
-		text = err.Error()
-	}
-	a.write(auditLine{Event: "end", Outcome: text})
-}
-
-func (a *audit) close() {
-	if a.file != os.Stderr {
-		_ = a.file.Close()
-	}
 }

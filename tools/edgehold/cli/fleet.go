@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +19,9 @@ import (
 // scopeFlag is --pops: names separated by commas; without it the scope is every PoP of the registry.
 type scopeFlag struct{ pops []string }
 
-func (s *scopeFlag) add(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&s.pops, "pops", nil, "only these PoPs, separated by commas (default: all of the registry)")
+func (s *scopeFlag) add(a *app, cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&s.pops, "pops", nil, "only these `POPS`, separated by commas (default: all of the registry)")
+	a.completeFlag(cmd, "pops", a.completePopList)
 }
 
 func (s *scopeFlag) scope(cmd *cobra.Command) (*fleetv1.Scope, error) {
@@ -27,7 +30,11 @@ func (s *scopeFlag) scope(cmd *cobra.Command) (*fleetv1.Scope, error) {
 	}
 	var pops []string
 	for _, p := range s.pops {
-		if p = strings.TrimSpace(p); p != "" {
+		p = strings.TrimSpace(p)
+		switch {
+		case slices.Contains(pops, p):
+			return nil, problem.Invalidf("--pops", "%q is named twice", p)
+		case p != "":
 			pops = append(pops, p)
 		}
 	}
@@ -38,12 +45,16 @@ func (s *scopeFlag) scope(cmd *cobra.Command) (*fleetv1.Scope, error) {
 }
 
 func fleetCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "fleet", Short: "The blue/green fleets"}
+	cmd := noun("fleet", "The blue/green fleets: look at them, freeze them")
 	cmd.AddCommand(fleetListCommand(a), fleetGetCommand(a), fleetWatchCommand(a), fleetHistoryCommand(a), fleetFreezeCommand(a), fleetUnfreezeCommand(a))
 	return cmd
 }
 
-const fleetHead = "POP FLEET ACTIVE VERSION STANDBY PHASE READY STANDBY-READY CONNECTIONS CUTOVER MESSAGE"
+const fleetHead = "POP FLEET ACTIVE VERSION READY STANDBY READY PHASE CONNS AGE MESSAGE"
+
+const fleetColumns = `READY is ready pods of those
+wanted, first of the active colour and then of the standby; CONNS the active
+colour's open connections; AGE the time since the last switch.`
 
 func (a *app) fleetRow(f *fleetv1.Fleet) []string {
 	if p := f.GetProblem(); p != nil {
@@ -62,19 +73,22 @@ func (a *app) fleetRow(f *fleetv1.Fleet) []string {
 		}
 	}
 	return []string{
-		f.GetPop(), f.GetName(), colourName(f.GetActive()), active.GetVersion(), standby.GetVersion(), name(f.GetPhase().String(), "PHASE_"),
-		fmt.Sprintf("%d/%d", active.GetReady(), active.GetDesired()), fmt.Sprintf("%d/%d", standby.GetReady(), standby.GetDesired()),
-		count(active.OpenConnections), a.ago(f.GetLastCutover().GetSwitchedAt()), message,
+		f.GetPop(), f.GetName(), colourName(f.GetActive()), active.GetVersion(), ready(active), standby.GetVersion(), ready(standby),
+		name(f.GetPhase().String(), "PHASE_"), count(active.OpenConnections), a.ago(f.GetLastCutover().GetSwitchedAt()), message,
 	}
 }
+
+func ready(c *fleetv1.ColourState) string { return fmt.Sprintf("%d/%d", c.GetReady(), c.GetDesired()) }
 
 func fleetListCommand(a *app) *cobra.Command {
 	var scope scopeFlag
 	cmd := &cobra.Command{
-		Use:     "list [FLEET]",
-		Short:   "One line per PoP and fleet",
-		Example: "  edgehold fleet list\n  edgehold fleet list edge --pops fra1,ams1",
-		Args:    cobra.MaximumNArgs(1),
+		Use:               "list [FLEET]",
+		Short:             "One line per PoP and fleet",
+		Long:              "One line per PoP and fleet. " + fleetColumns,
+		Example:           "  edgehold fleet list\n  edgehold fleet list edge --pops fra1,ams1",
+		Args:              atMostOne("FLEET"),
+		ValidArgsFunction: a.completeFleet,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			service, _, err := a.fleets()
 			if err != nil {
@@ -99,17 +113,18 @@ func fleetListCommand(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	scope.add(cmd)
+	scope.add(a, cmd)
 	return cmd
 }
 
 func fleetGetCommand(a *app) *cobra.Command {
 	var pop string
 	cmd := &cobra.Command{
-		Use:     "get FLEET --pop POP",
-		Short:   "Everything about one fleet in one PoP",
-		Example: "  edgehold fleet get edge --pop fra1",
-		Args:    cobra.ExactArgs(1),
+		Use:               "get FLEET --pop POP",
+		Short:             "Everything about one fleet in one PoP",
+		Example:           "  edgehold fleet get edge --pop fra1",
+		Args:              one("FLEET", "edgehold fleet list shows them"),
+		ValidArgsFunction: a.completeFleet,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if pop == "" {
 				return problem.Invalidf("--pop", "name the PoP; edgehold pop list shows them")
@@ -135,7 +150,8 @@ func fleetGetCommand(a *app) *cobra.Command {
 			return problem.NotFoundf("fleet", "PoP %s has no fleet %q; edgehold fleet list --pops %s shows what it has", pop, args[0], pop)
 		},
 	}
-	cmd.Flags().StringVar(&pop, "pop", "", "the PoP")
+	cmd.Flags().StringVar(&pop, "pop", "", "the `POP`")
+	a.completeFlag(cmd, "pop", a.completePops)
 	return cmd
 }
 
@@ -180,7 +196,11 @@ func fleetWatchCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch [FLEET]",
 		Short: "Print each fleet, then every change, until interrupted",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "Print each fleet, then every change, until interrupted.\n" + fleetColumns + `
+
+As JSON it is a document per line.`,
+		Args:              atMostOne("FLEET"),
+		ValidArgsFunction: a.completeFleet,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, service, err := a.fleets()
 			if err != nil {
@@ -190,42 +210,64 @@ func fleetWatchCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			stream, err := service.WatchFleets(cmd.Context(), &fleetv1.WatchFleetsRequest{Fleet: first(args), Scope: s})
-			if err != nil {
-				return err
-			}
-			defer stream.Close()
-			for stream.Receive() {
-				m := stream.Msg()
-				if a.output == "json" {
-					if err := printJSON(a.out, m); err != nil {
-						return err
-					}
-					continue
-				}
-				f := m.GetFleet()
-				if m.GetDeleted() {
-					fmt.Fprintf(a.out, "%s %s/%s deleted\n", a.now().Format("15:04:05.000"), f.GetPop(), f.GetName())
-					continue
-				}
-				fmt.Fprintf(a.out, "%s %s\n", a.now().Format("15:04:05.000"), strings.Join(dashes(a.fleetRow(f)), "  "))
-			}
-			if cmd.Context().Err() != nil {
-				return nil
-			}
-			return stream.Err()
+			return a.watchFleets(cmd.Context(), service, &fleetv1.WatchFleetsRequest{Fleet: first(args), Scope: s})
 		},
 	}
-	scope.add(cmd)
+	scope.add(a, cmd)
 	return cmd
+}
+
+// watchFleets prints what the stream sends, until ctx ends. When a service that has answered goes away, it is watched again
+// and sends each fleet anew.
+func (a *app) watchFleets(ctx context.Context, service fleetv1connect.FleetServiceClient, r *fleetv1.WatchFleetsRequest) error {
+	// In a log the age is that of its line, and sentences need no head.
+	const age = 9
+	head := slices.Delete(strings.Fields(fleetHead), age, age+1)
+	head[len(head)-1] = ""
+	lines := columns{w: a.out, head: append([]string{"TIME"}, head...)}
+	known := false
+	err := a.again(ctx, func() { fmt.Fprintln(a.diag, "The fleet service does not answer; watching again …") }, func() (heard bool, err error) {
+		stream, err := service.WatchFleets(ctx, r)
+		if err != nil {
+			return false, err
+		}
+		defer stream.Close()
+		for stream.Receive() {
+			known, heard = true, true
+			m := stream.Msg()
+			if a.output == "json" {
+				if err := printJSONLine(a.out, m); err != nil {
+					return true, err
+				}
+				continue
+			}
+			row := a.fleetRow(m.GetFleet())
+			if m.GetDeleted() {
+				row = []string{m.GetFleet().GetPop(), m.GetFleet().GetName(), "", "", "", "", "", "", "", "", "deleted"}
+			}
+			lines.print(append([]string{a.now().Format("15:04:05.0")}, slices.Delete(row, age, age+1)...))
+		}
+		if err = stream.Err(); err == nil {
+			err = problem.Unavailablef("the fleet service ended the watch")
+		}
+		if !known {
+			err = &exit{code(err), err.Error()}
+		}
+		return heard, err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func fleetHistoryCommand(a *app) *cobra.Command {
 	var scope scopeFlag
 	cmd := &cobra.Command{
-		Use:   "history FLEET",
-		Short: "The last cutovers of each PoP, newest first",
-		Args:  cobra.ExactArgs(1),
+		Use:               "history FLEET",
+		Short:             "The last cutovers of each PoP, newest first",
+		Args:              one("FLEET", "edgehold fleet list shows them"),
+		ValidArgsFunction: a.completeFleet,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			service, _, err := a.fleets()
 			if err != nil {
@@ -245,18 +287,18 @@ func fleetHistoryCommand(a *app) *cobra.Command {
 			var rows [][]string
 			for _, p := range list.GetPops() {
 				if p.GetProblem() != nil {
-					rows = append(rows, []string{p.GetPop(), "", "", "", "", "", p.GetProblem().GetMessage()})
+					rows = append(rows, []string{p.GetPop(), "", "", "", "", p.GetProblem().GetMessage()})
 				}
 				for _, c := range p.GetCutovers() {
 					rows = append(rows, []string{p.GetPop(), colourName(c.GetFrom()) + ">" + colourName(c.GetTo()), c.GetVersion(), name(c.GetOutcome().String(), "OUTCOME_"),
-						a.ago(c.GetSwitchedAt()), c.GetPrincipal(), c.GetReason()})
+						a.ago(c.GetSwitchedAt()), fmt.Sprintf("%s: %s", orUnknown(c.GetPrincipal()), c.GetReason())})
 				}
 			}
-			table(a.out, "POP CUTOVER VERSION OUTCOME SWITCHED BY REASON", rows)
+			table(a.out, "POP CUTOVER VERSION OUTCOME AGE REASON", rows)
 			return nil
 		},
 	}
-	scope.add(cmd)
+	scope.add(a, cmd)
 	return cmd
 }
 
@@ -265,23 +307,24 @@ func fleetFreezeCommand(a *app) *cobra.Command {
 	var reason string
 	var length time.Duration
 	cmd := &cobra.Command{
-		Use:     "freeze FLEET --for DURATION --reason TEXT",
-		Short:   "Forbid cutovers for a time; it always ends by itself",
-		Example: "  edgehold fleet freeze edge --for 2h --reason 'network maintenance in eu-west'",
-		Args:    cobra.ExactArgs(1),
+		Use:               "freeze FLEET --for DURATION --reason TEXT",
+		Short:             "Forbid cutovers for a time; it always ends by itself",
+		Example:           "  edgehold fleet freeze edge --for 2h --reason 'network maintenance in eu-west'",
+		Args:              one("FLEET", "edgehold fleet list shows them"),
+		ValidArgsFunction: a.completeFleet,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if length <= 0 {
 				return problem.Invalidf("--for", "%s is not a length of time to come; use for example 2h", length)
 			}
-			return a.changeFreeze(cmd, &scope, reason, func(service freezer, s *fleetv1.Scope) ([]*fleetv1.Fleet, error) {
+			return a.changeFreeze(cmd, &scope, reason, func(service fleetv1connect.FleetServiceClient, s *fleetv1.Scope) ([]*fleetv1.Fleet, error) {
 				r, err := service.Freeze(cmd.Context(), &fleetv1.FreezeRequest{Fleet: args[0], Scope: s, Reason: reason, Until: timestamppb.New(a.now().Add(length)), IdempotencyKey: uuid.NewString()})
 				return r.GetFleets(), err
 			})
 		},
 	}
-	scope.add(cmd)
-	cmd.Flags().StringVar(&reason, "reason", "", "why; kept in every audit record")
-	cmd.Flags().DurationVar(&length, "for", 0, "how long, for example 2h")
+	scope.add(a, cmd)
+	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` that is kept in every audit record")
+	cmd.Flags().DurationVar(&length, "for", 0, "how long, a `TIME` such as 2h, at most 90 days (2160h)")
 	return cmd
 }
 
@@ -289,18 +332,19 @@ func fleetUnfreezeCommand(a *app) *cobra.Command {
 	var scope scopeFlag
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "unfreeze FLEET --reason TEXT",
-		Short: "End a freeze early",
-		Args:  cobra.ExactArgs(1),
+		Use:               "unfreeze FLEET --reason TEXT",
+		Short:             "End a freeze early",
+		Args:              one("FLEET", "edgehold fleet list shows them"),
+		ValidArgsFunction: a.completeFleet,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.changeFreeze(cmd, &scope, reason, func(service freezer, s *fleetv1.Scope) ([]*fleetv1.Fleet, error) {
+			return a.changeFreeze(cmd, &scope, reason, func(service fleetv1connect.FleetServiceClient, s *fleetv1.Scope) ([]*fleetv1.Fleet, error) {
 				r, err := service.Unfreeze(cmd.Context(), &fleetv1.UnfreezeRequest{Fleet: args[0], Scope: s, Reason: reason, IdempotencyKey: uuid.NewString()})
 				return r.GetFleets(), err
 			})
 		},
 	}
-	scope.add(cmd)
-	cmd.Flags().StringVar(&reason, "reason", "", "why; kept in every audit record")
+	scope.add(a, cmd)
+	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` that is kept in every audit record")
 	return cmd
 }
 
@@ -318,21 +362,9 @@ func orUnknown(s string) string {
 	return s
 }
 
-func dashes(row []string) []string {
-	for i := range row {
-		if row[i] == "" {
-			row[i] = "-"
-		}
-	}
-	return row
-}
-
-// freezer is the part of the FleetService that freezes.
-type freezer = fleetv1connect.FleetServiceClient
-
 // changeFreeze runs a change on the scope and prints the fleets after it. A PoP that could not be asked makes it partial.
-func (a *app) changeFreeze(cmd *cobra.Command, scope *scopeFlag, reason string, change func(freezer, *fleetv1.Scope) ([]*fleetv1.Fleet, error)) error {
-	if reason == "" {
+func (a *app) changeFreeze(cmd *cobra.Command, scope *scopeFlag, reason string, change func(fleetv1connect.FleetServiceClient, *fleetv1.Scope) ([]*fleetv1.Fleet, error)) error {
+	if strings.TrimSpace(reason) == "" {
 		return problem.Invalidf("--reason", "say why; it is kept in the audit record")
 	}
 	service, _, err := a.fleets()

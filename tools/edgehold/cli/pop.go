@@ -9,12 +9,11 @@ import (
 )
 
 func popCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "pop", Short: "The points of presence"}
+	cmd := noun("pop", "The points of presence: list")
 	cmd.AddCommand(&cobra.Command{
-		Use:     "list",
-		Short:   "List the PoPs of the registry and whether their Kubernetes API answers",
-		Example: "  edgehold pop list\n  edgehold pop list --output json",
-		Args:    cobra.NoArgs,
+		Use:   "list",
+		Short: "List the PoPs of the registry and whether their Kubernetes API answers",
+		Args:  none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			service, _, err := a.fleets()
 			if err != nil {

@@ -21,7 +21,7 @@ func Command() *cobra.Command {
 	var output string
 	root := &cobra.Command{
 		Use:   "platform",
-		Short: "Run the embedded platform: Kubernetes clusters and Temporal on this machine",
+		Short: "Kubernetes clusters and Temporal on this machine: up, status, down",
 		Long: `Run the embedded platform: Kubernetes clusters and Temporal on this machine, without root and without containers.
 
 State, logs and the kubeconfig are kept in .edgehold of the checkout. A second "up" finds everything as the last "down"
