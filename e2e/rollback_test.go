@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"edgehold.internal/e2e/stage"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
@@ -199,6 +200,131 @@ func TestSelectorFought(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	s.back(t, ctx)
+}
+
+// The clock of a PoP's controller jumps three hours ahead in the middle of the rollback, and then to five hours ago. No PoP is
+// left behind, none is held up, and the report has no minute that never was.
+func TestClockJump(t *testing.T) {
+	s, ctx := scenario(t)
+	p := s.Pops[1]
+	clock := s.drillClock(t, ctx, p)
+	began := time.Now()
+	var jumps sync.WaitGroup
+	jumps.Go(func() {
+		for _, off := range []string{"3h", "-5h"} {
+			time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
+			clock(off)
+			t.Logf("the clock is wrong by %s after %s", off, time.Since(began))
+		}
+	})
+	out, err := s.rollback(ctx, "clock-jump")
+	jumps.Wait()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.back(t, ctx)
+	s.timely(t, ctx, began)
+
+	// And one that begins and ends with the wrong clock.
+	clock("26h")
+	began = time.Now()
+	if out, err := s.Run(ctx, "cutover", "--fleet", stage.FleetName, "--to", "green", "--reason", "the bad release once more"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := s.AwaitSteady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.timely(t, ctx, began)
+	if f, _ := s.Board.Fleet(p.Namespace); !meta.IsStatusConditionFalse(f.Status.Conditions, "ClockTrusted") {
+		t.Errorf("%s does not say that its clock is wrong: %v", p.Name, f.Status.Conditions)
+	}
+}
+
+// timely checks that all that is recorded of the last operation, in the PoPs and in the report, happened after an instant and
+// before now, as far as whole seconds tell.
+func (s *scene) timely(t *testing.T, ctx context.Context, began time.Time) {
+	t.Helper()
+	out, err := s.Run(ctx, "operation", "get", s.newest(t, ctx), "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Waves []struct {
+			Pops []struct {
+				Pop        string    `json:"pop"`
+				SwitchedAt time.Time `json:"switched_at"`
+			} `json:"pops"`
+		} `json:"waves"`
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const rounded = 2 * time.Second
+	check := func(pop, what string, at time.Time) {
+		if at.Before(began.Add(-rounded)) || time.Until(at) > rounded {
+			t.Errorf("%s %s at %s, and it began at %s", pop, what, at, began)
+		}
+	}
+	reported := 0
+	for _, w := range report.Waves {
+		for _, p := range w.Pops {
+			check(p.Pop, "is reported as switched", p.SwitchedAt)
+			reported++
+		}
+	}
+	if reported != len(s.Pops) {
+		t.Errorf("%d PoPs in the report of %d: %s", reported, len(s.Pops), out)
+	}
+	for _, p := range s.Pops {
+		f, _ := s.Board.Fleet(p.Namespace)
+		for what, at := range map[string]*metav1.MicroTime{"switched": f.Status.LastCutover.SwitchedAt, "settled": f.Status.LastCutover.SettledAt, "drained": f.Status.LastCutover.DrainedAt} {
+			if at == nil {
+				t.Errorf("%s was never %s", p.Name, what)
+			} else {
+				check(p.Name, what, at.Time)
+			}
+		}
+	}
+}
+
+// drillClock starts the controller of the PoP's cluster with a clock that the returned function sets, until the scenario ends.
+func (s *scene) drillClock(t *testing.T, ctx context.Context, p stage.Pop) (wrongBy func(off string)) {
+	t.Helper()
+	if s.dir == "" {
+		t.Skip("needs the embedded platform: a file that the controller's pod and this test both see")
+	}
+	file := filepath.Join(t.TempDir(), "clock")
+	const controller = "fleet-controller"
+	deployments := s.Cluster(p).Kube.AppsV1().Deployments("edgehold-system")
+	restart := func(ctx context.Context, patch string) error {
+		if err := s.Cluster(p).Scale(ctx, "edgehold-system", controller, 0); err != nil {
+			return err
+		}
+		if _, err := deployments.Patch(ctx, controller, types.JSONPatchType, []byte(patch), metav1.PatchOptions{FieldManager: "e2e"}); err != nil {
+			return err
+		}
+		return s.Cluster(p).Scale(ctx, "edgehold-system", controller, 1)
+	}
+	before, err := deployments.Get(ctx, controller, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const args = "/spec/template/spec/containers/0/args"
+	if err := restart(ctx, fmt.Sprintf(`[{"op":"add","path":%q,"value":%q}]`, args+"/-", "--drill-clock="+file)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		if err := restart(ctx, fmt.Sprintf(`[{"op":"remove","path":"%s/%d"}]`, args, len(before.Spec.Template.Spec.Containers[0].Args))); err != nil {
+			t.Error(err)
+		}
+	})
+	return func(off string) {
+		if err := os.WriteFile(file, []byte(off), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // Everything of ours but the controllers is dead: the direct path needs clusters only, and leaves an audit line.

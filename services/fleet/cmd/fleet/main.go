@@ -47,6 +47,9 @@ type Config struct {
 	LeaderElection bool
 	// LeaderNamespace holds the lease.
 	LeaderNamespace string
+	// DrillClock is for drills alone: a file that says by how much the controllers' wall clock is wrong (see drillClock); empty
+	// for the machine's own.
+	DrillClock string
 }
 
 // Validate names the field, its value and what is allowed.
@@ -149,13 +152,18 @@ func (c *Config) controllers(server *service.Server, connections *cluster.Connec
 	if len(contexts) == 0 {
 		contexts = connections.Contexts()
 	}
+	clock := controller.SystemClock()
+	if c.DrillClock != "" {
+		clock = drillClock{clock, c.DrillClock}
+		server.SetWarning("drill-clock", "the controller's clock is what "+c.DrillClock+" says: this is a drill; start it without --drill-clock when that is over")
+	}
 	var all []*controller.Controller
 	for _, name := range contexts {
 		rest, err := connections.RESTConfig(name)
 		if err != nil {
 			return nil, err
 		}
-		one, err := controller.New(controller.Config{Cluster: name, RESTConfig: rest, Namespaces: c.Namespaces, DialMap: c.DialMap,
+		one, err := controller.New(controller.Config{Cluster: name, RESTConfig: rest, Namespaces: c.Namespaces, DialMap: c.DialMap, Clock: clock,
 			LeaderElection: c.LeaderElection, LeaderNamespace: c.LeaderNamespace, Logger: server.Logger(), Registry: server.Registry()})
 		if err != nil {
 			return nil, err
@@ -201,6 +209,8 @@ func command() *cobra.Command {
 			fs.StringVar(&c.DialMap, "dial-map", os.Getenv("EDGEHOLD_DIAL_MAP"), "translate addresses of pods, such as 10.0.0.0/8=127.0.0.0/8 (env EDGEHOLD_DIAL_MAP)")
 			fs.BoolVar(&c.LeaderElection, "leader-election", false, "let one of several controllers in a cluster work at a time")
 			fs.StringVar(&c.LeaderNamespace, "leader-namespace", leaderNamespace(), "namespace of the lease (env POD_NAMESPACE)")
+			fs.StringVar(&c.DrillClock, "drill-clock", "", "for drills: file that says by how much the wall clock is wrong, such as 3h")
+			_ = fs.MarkHidden("drill-clock") // it is there
 		}
 		root.AddCommand(cmd)
 	}

@@ -19,6 +19,7 @@ import (
 	"edgehold.internal/proto/edgehold/fleet/v1/fleetv1connect"
 	"edgehold.internal/services/fleet"
 	"edgehold.internal/services/fleet/kube/cluster"
+	"edgehold.internal/services/fleet/kube/controller"
 	"edgehold.internal/services/fleet/kube/kubetest"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -229,6 +230,22 @@ func TestRunRefuses(t *testing.T) {
 				t.Errorf("%v, %q; want …%s…", err, &out, tc.says)
 			}
 		})
+	}
+}
+
+func TestDrillClock(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "clock")
+	clock := drillClock{controller.SystemClock(), file}
+	for text, want := range map[string]time.Duration{"": 0, "3h\n": 3 * time.Hour, "-90m": -90 * time.Minute, "soon": 0} {
+		if text != "" {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if off := time.Until(clock.Now()); (off - want).Abs() > time.Minute {
+			t.Errorf("%q: off by %s", text, off)
+		}
+		_ = os.Remove(file)
 	}
 }
 
