@@ -26,7 +26,8 @@ type mirror struct {
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*v1alpha1.Fleet // never changed once stored
 	synced bool
-	err    error // why fleets may be out of date; nil while the watch runs
+	err    error     // why fleets may be out of date; nil while the watch runs
+	away   time.Time // when the API was last found away
 	// Those that wait for a change, by namespace.
 	waiting map[string]map[chan struct{}]bool
 
@@ -41,6 +42,9 @@ const (
 	firstRetry  = 50 * time.Millisecond
 	lastRetry   = time.Second
 	answerLimit = 10 * time.Second
+	// waking is how long an API that was away may answer without knowing its own roles yet: it serves before it has read
+	// them, and refuses everybody until then.
+	waking = 10 * time.Second
 )
 
 // errEndedAtOnce is a watch that a dying server or a proxy ended as soon as it began. The next attempt will tell what is
@@ -193,6 +197,9 @@ func (m *mirror) failed(err error) {
 	defer m.mu.Unlock()
 	first := m.err == nil
 	m.err = err
+	if away(err) {
+		m.away = time.Now()
+	}
 	m.first.Do(func() { close(m.answered) })
 	if first {
 		m.wakeAll()
@@ -259,6 +266,13 @@ func (m *mirror) settle(ctx context.Context) {
 	case <-m.answered:
 	case <-ctx.Done():
 	}
+}
+
+// awoke tells whether the API was away a moment ago.
+func (m *mirror) awoke() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.away.IsZero() && time.Since(m.away) < waking
 }
 
 // state is whether anything is known, and why it may be out of date.

@@ -22,8 +22,10 @@ import (
 )
 
 const (
-	// fieldManager owns what the centre declares: spec.active, spec.change and spec.freezes.
-	fieldManager = "edgehold-centre"
+	// fieldManager owns what the centre declares: spec.active and spec.change. The API server's stamp on it is when that was,
+	// which a controller asks, so freezes have a manager of their own.
+	fieldManager  = "edgehold-centre"
+	freezeManager = "edgehold-centre-freezes"
 	// attempts at a write that other writers get in the way of.
 	attempts = 6
 )
@@ -236,7 +238,7 @@ func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fl
 		case f == nil && known && seen:
 			end = s.noFleet(ctx, conn, since.Name)
 			return true
-		case stale != nil && (apierrors.IsForbidden(stale) || apierrors.IsUnauthorized(stale)):
+		case stale != nil && (apierrors.IsForbidden(stale) && !s.asleep(stale) || apierrors.IsUnauthorized(stale)):
 			end = s.translate(stale)
 			return true
 		}
@@ -319,7 +321,7 @@ func reported(f *v1alpha1.Fleet, to fleet.Colour, now time.Time) (fleet.Observat
 
 // Declare patches spec.active and spec.change together.
 func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, error) {
-	f, err := s.patch(ctx, name, func(f *v1alpha1.Fleet) ([]operation, error) {
+	f, err := s.patch(ctx, name, fieldManager, func(f *v1alpha1.Fleet) ([]operation, error) {
 		d := s.domain(f)
 		if recorded, err := d.Recorded(change); recorded != nil || err != nil {
 			return nil, err
@@ -345,7 +347,7 @@ func declaration(change fleet.Change) []operation {
 
 // Freeze appends to spec.freezes and drops those that are over.
 func (s *site) Freeze(ctx context.Context, name string, freeze fleet.Freeze) (fleet.Fleet, error) {
-	f, err := s.patch(ctx, name, func(f *v1alpha1.Fleet) ([]operation, error) {
+	f, err := s.patch(ctx, name, freezeManager, func(f *v1alpha1.Fleet) ([]operation, error) {
 		next := []v1alpha1.FreezeSpec{}
 		for _, old := range f.Spec.Freezes {
 			if old.ID == freeze.ID {
@@ -378,7 +380,7 @@ func (s *site) Unfreeze(ctx context.Context, name string, by fleet.Unfreeze) (fl
 	if err != nil {
 		return fleet.Fleet{}, err
 	}
-	f, err := s.patch(ctx, name, func(f *v1alpha1.Fleet) ([]operation, error) {
+	f, err := s.patch(ctx, name, freezeManager, func(f *v1alpha1.Fleet) ([]operation, error) {
 		var last unfrozen
 		if text := f.Annotations[UnfrozenAnnotation]; text != "" && json.Unmarshal([]byte(text), &last) == nil && last.ID == by.ID {
 			if last.Reason != by.Reason {
@@ -416,7 +418,7 @@ type operation struct {
 
 // patch writes what change wants of a fleet, on exactly the version that change saw. No operations: it is as it should
 // be. When another writer was first, or the API died over the write, it reads anew and asks again.
-func (s *site) patch(ctx context.Context, name string, change func(*v1alpha1.Fleet) ([]operation, error)) (*v1alpha1.Fleet, error) {
+func (s *site) patch(ctx context.Context, name, manager string, change func(*v1alpha1.Fleet) ([]operation, error)) (*v1alpha1.Fleet, error) {
 	conn, err := s.connections.connect(s.pop.Context)
 	if err != nil {
 		return nil, err
@@ -443,7 +445,7 @@ func (s *site) patch(ctx context.Context, name string, change func(*v1alpha1.Fle
 			return fmt.Errorf("encode the patch of fleet %s: %w", name, err)
 		}
 		next := &v1alpha1.Fleet{ObjectMeta: metav1.ObjectMeta{Namespace: s.pop.Namespace, Name: name}}
-		if err := conn.client.Patch(ctx, next, client.RawPatch(types.JSONPatchType, body)); err != nil {
+		if err := conn.client.Patch(ctx, next, client.RawPatch(types.JSONPatchType, body), client.FieldOwner(manager)); err != nil {
 			return err
 		}
 		conn.mirror.learn(next)
@@ -467,7 +469,7 @@ func (s *site) write(ctx context.Context, what string, attempt func(again bool) 
 			if conflicts++; conflicts >= attempts {
 				return problem.New(problem.Aborted, "", "%s in PoP %s was changed by other writers %d times in a row; find out who they are, and ask again", what, s.pop.Name, attempts)
 			}
-		case again && !away(err), !again && !inDoubt(err):
+		case again && !away(err) && !s.asleep(err), !again && !inDoubt(err) && !s.asleep(err):
 			return s.translate(err)
 		default:
 			select {

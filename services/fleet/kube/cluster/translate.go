@@ -40,6 +40,8 @@ func (s *site) translate(err error) error {
 		return sentence(problem.NotFound, "%v", err)
 	case apierrors.IsUnauthorized(err):
 		return sentence(problem.PermissionDenied, "the Kubernetes API refused the credentials of the kubeconfig; renew them")
+	case s.asleep(err):
+		return sentence(problem.Unavailable, "the Kubernetes API has just come back and does not know its roles yet: %v", err)
 	case apierrors.IsForbidden(err):
 		return sentence(problem.PermissionDenied, "the credentials of the kubeconfig lack a right: %v", err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
@@ -59,6 +61,15 @@ func hasDetails(err error) bool {
 	}
 	d := status.Status().Details
 	return d != nil && d.Name != ""
+}
+
+// asleep says that the API refused what it may well allow once it is awake: it was away a moment ago.
+func (s *site) asleep(err error) bool {
+	if !apierrors.IsForbidden(err) {
+		return false
+	}
+	conn, missing := s.connections.connect(s.pop.Context)
+	return missing == nil && conn.mirror.awoke()
 }
 
 // away says that the API did not answer, or answered that it cannot: it is down, starting, stopping or overloaded.
