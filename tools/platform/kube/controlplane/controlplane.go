@@ -44,8 +44,8 @@ type Ready struct {
 	Kubeconfig string `json:"kubeconfig"` // file, for the administrator
 }
 
-// Run serves until ctx ends, and calls ready once when the API answers and the controllers run. It returns nil after a graceful
-// stop, and an error that names the component when one of them fails.
+// Run serves until ctx ends, and calls ready once, when the API answers and the controllers begin. It returns nil after a
+// graceful stop, also of a start that was not over, and an error that names the component when one of them fails.
 func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -63,21 +63,28 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	etcd, endpoint, err := startEtcd(ctx, s.dir, cfg.Fsync)
 	if err != nil {
 		s.listener.Close()
-		return err
+		return unlessAsked(ctx, err)
 	}
 	defer etcd.Close()
 
 	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAPI()
-	api := make(chan error, 1)
+	api := make(chan error, 1) // why it ended; closed then
 	completed, err := s.apiserverOptions(apiCtx, endpoint)
 	if err != nil {
 		s.listener.Close()
 		return fmt.Errorf("apiserver: %w", err)
 	}
-	go func() { api <- apiserver.Run(apiCtx, completed) }()
+	go func() {
+		defer close(api)
+		api <- apiserver.Run(apiCtx, completed)
+	}()
 	if err := s.awaitReadyz(ctx, api); err != nil {
-		return err
+		return within(cfg.StopGrace, func() error {
+			stopAPI()
+			<-api
+			return unlessAsked(ctx, err)
+		})
 	}
 
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -86,7 +93,6 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	group.Go(func() error {
 		select {
 		case err := <-api:
-			api <- err
 			return component(groupCtx, "apiserver", err)
 		case err := <-etcd.Err():
 			return component(groupCtx, "etcd", err)
@@ -97,31 +103,40 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	ready(Ready{Ready: true, API: s.server, Kubeconfig: s.kubeconfig})
 
 	<-groupCtx.Done()
-	stopped := make(chan error, 1)
-	go func() {
+	return within(cfg.StopGrace, func() error {
 		err := group.Wait()
 		stopAPI()
 		<-api
-		stopped <- err
-	}()
+		return err
+	})
+}
+
+// within returns what stop returns, or an error when that takes longer than grace.
+func within(grace time.Duration, stop func() error) error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
 	select {
 	case err := <-stopped:
 		return err
-	case <-time.After(cfg.StopGrace):
-		return fmt.Errorf("not stopped within --stop-grace %s", cfg.StopGrace)
+	case <-time.After(grace):
+		return fmt.Errorf("not stopped within --stop-grace %s", grace)
 	}
+}
+
+// unlessAsked is err, or nil when ctx has ended: what fails because somebody asked for a stop is none.
+func unlessAsked(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // component turns "returned, though nobody asked it to" into an error, and a stop that was asked for into none.
 func component(ctx context.Context, name string, err error) error {
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err == nil:
-		return fmt.Errorf("%s: stopped by itself", name)
-	default:
-		return fmt.Errorf("%s: %w", name, err)
+	if err == nil {
+		err = errors.New("stopped by itself")
 	}
+	return unlessAsked(ctx, fmt.Errorf("%s: %w", name, err))
 }
 
 // state is what every component needs to know of the others.
