@@ -39,7 +39,7 @@ const (
 	heartbeatTimeout = 5 * time.Second
 	// calmAfter is how long the PoPs that have switched wait for the others of their wave, before their drains are followed:
 	// that is work for the same machines, and nobody hurries.
-	calmAfter = 2 * time.Second
+	calmAfter = 5 * time.Second
 	// drainLimit is how long a drain is followed. The PoP's own drain deadline is far below it.
 	drainLimit = 2 * time.Hour
 	// verifyLimit is how long the edge's measure is waited for.
