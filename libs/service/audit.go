@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -235,6 +236,17 @@ func (a *auditLog) close() error {
 	}
 	_ = a.file.Sync()
 	return a.file.Close()
+}
+
+// keep writes the line. When that fails all goes on: a full disk must not be what stops a rollback. The line is kept where it
+// can be.
+func (s *Server) keep(ctx context.Context, l *auditLine) {
+	if err := s.audit.write(l); err != nil {
+		s.metrics.audit.WithLabelValues("failed").Inc()
+		s.log.ErrorContext(ctx, "the audit line could not be written: free space for --audit-log or mend its path", "error", err, "line", l)
+		return
+	}
+	s.metrics.audit.WithLabelValues("written").Inc()
 }
 
 // message returns the protobuf message of a request, or nil.

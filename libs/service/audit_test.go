@@ -183,3 +183,22 @@ func TestAuditCannotBeWritten(t *testing.T) {
 		t.Error("no metric")
 	}
 }
+
+// TestAct: what a service does by itself is in the same file, in the same form.
+func TestAct(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	s := start(t, Config{AuditLog: file}, &fleet{}, func(s *Server) {
+		s.now = func() time.Time { return time.Date(2026, 1, 22, 20, 25, 0, 0, time.UTC) }
+	})
+	s.Audit(call.With(t.Context(), call.ID{Request: "request-a"}), Act{Name: "fleet-controller/switch", Principal: "olga", Reason: "v2 answers 500", IdempotencyKey: "op-1",
+		Request: map[string]any{"fleet": "edge", "from": "green", "to": "blue"}})
+	s.Audit(call.With(t.Context(), call.ID{Request: "request-b"}), Act{Name: "fleet-controller/switch", Request: map[string]any{"long": strings.Repeat("x", 20<<10)}, Err: problem.Unavailablef("no route")})
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "acts.jsonl", string(lines))
+}

@@ -136,13 +136,7 @@ func (r *record) end(ctx context.Context, p *problem.Error) {
 	l.Principal, l.Roles, l.Procedure = r.principal.Name, append([]Role{}, r.principal.Roles...), r.procedure
 	l.Code, l.Error, l.DurationMS = code, truncate(sentence), float64(took.Microseconds())/1000
 	l.RequestID, l.Operation, l.TraceID = id.Request, id.Operation, traceID(ctx)
-	if err := s.audit.write(l); err != nil {
-		// The call goes on: a full disk must not be what stops a rollback. The line is kept where it can be.
-		s.metrics.audit.WithLabelValues("failed").Inc()
-		s.log.ErrorContext(ctx, "the audit line could not be written: free space for --audit-log or mend its path", "error", err, "line", l)
-		return
-	}
-	s.metrics.audit.WithLabelValues("written").Inc()
+	s.keep(ctx, l)
 }
 
 // middleware serves one RPC service: record, authentication, authorisation and limits before anything is decoded.
