@@ -164,7 +164,7 @@ func (c *Config) controllers(server *service.Server, connections *cluster.Connec
 			return nil, err
 		}
 		one, err := controller.New(controller.Config{Cluster: name, RESTConfig: rest, Namespaces: c.Namespaces, DialMap: c.DialMap, Clock: clock,
-			LeaderElection: c.LeaderElection, LeaderNamespace: c.LeaderNamespace, Logger: server.Logger(), Registry: server.Registry()})
+			LeaderElection: c.LeaderElection, LeaderNamespace: c.LeaderNamespace, Logger: server.Logger(), Audit: server.Audit, Registry: server.Registry()})
 		if err != nil {
 			return nil, err
 		}

@@ -38,7 +38,9 @@ pops:
 // run starts the very Run of the command and returns its address.
 func run(t *testing.T, c Config) string {
 	t.Helper()
-	c.Service.AuditLog = filepath.Join(t.TempDir(), "audit")
+	if c.Service.AuditLog == "" {
+		c.Service.AuditLog = filepath.Join(t.TempDir(), "audit")
+	}
 	c.Service.Log = io.Discard
 	ctx, stop := context.WithCancel(context.Background())
 	out, in := io.Pipe()
@@ -91,7 +93,8 @@ func TestRun(t *testing.T) {
 		}
 	}
 	write(pops)
-	address := run(t, Config{Service: service.Config{Name: "fleet-all"}, Controller: true, Serve: true, Kubeconfig: k.Kubeconfig, Pops: file})
+	audit := filepath.Join(t.TempDir(), "audit")
+	address := run(t, Config{Service: service.Config{Name: "fleet-all", AuditLog: audit}, Controller: true, Serve: true, Kubeconfig: k.Kubeconfig, Pops: file})
 	c := dial(t, address)
 
 	steady := func(want fleetv1.Colour) {
@@ -122,6 +125,8 @@ func TestRun(t *testing.T) {
 		}
 		t.Logf("%s switched in %s", pop, time.Since(began))
 	}
+
+	audited(t, audit, "/edgehold.fleet.v1.FleetService/CutOver op-1/fra1", "fleet-controller/switch op-1/fra1", "fleet-controller/switch op-1/ams1")
 
 	write(strings.Replace(pops, "ams1, region", "fra1, region", 1))
 	kubetest.Eventually(t, func() error {
@@ -155,6 +160,32 @@ func TestRun(t *testing.T) {
 	for _, want := range []string{`edgehold_cluster_reachable{cluster="cluster-1"} 1`, "edgehold_fleet_switch_seconds_count{"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s at /metrics", want)
+		}
+	}
+}
+
+// audited checks that calls and what the controller did by itself are in one audit log.
+func audited(t *testing.T, file string, want ...string) {
+	t.Helper()
+	body, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for line := range strings.Lines(string(body)) {
+		var l struct {
+			Audit                              bool
+			Procedure, Principal, Reason, Code string
+			Key                                string `json:"idempotency_key"`
+		}
+		if err := json.Unmarshal([]byte(line), &l); err != nil || !l.Audit {
+			t.Fatalf("%q: %v", line, err)
+		}
+		have[l.Procedure+" "+l.Key] = l.Principal == "local" && l.Reason != "" && l.Code == "ok"
+	}
+	for _, w := range want {
+		if !have[w] {
+			t.Errorf("no good line of %s in the audit log:\n%s", w, body)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"edgehold.internal/libs/service"
 	"edgehold.internal/services/fleet"
 	"edgehold.internal/services/fleet/drain"
 	"edgehold.internal/services/fleet/kube"
@@ -66,8 +67,11 @@ type Config struct {
 	Probes int
 	// Clock is the time; default the system's.
 	Clock Clock
-	// Logger, and Audit for one line per switch; default none and Logger.
-	Logger, Audit *slog.Logger
+	// Logger; default none.
+	Logger *slog.Logger
+	// Audit keeps what the controller does to traffic by itself: acts "fleet-controller/switch", "…/revert" (the guard's),
+	// "…/restore" (after another writer) and "…/reset" (of connections that a drain left); default a line of Logger.
+	Audit func(context.Context, service.Act)
 	// Registry for metrics; nil for none.
 	Registry prometheus.Registerer
 }
@@ -123,7 +127,9 @@ func New(config Config) (*Controller, error) {
 	// What controller-runtime says outside any manager; without a logger it prints a stack instead.
 	sayOnce.Do(func() { ctrllog.SetLogger(logr.FromSlogHandler(quiet{config.Logger.Handler()})) })
 	if config.Audit == nil {
-		config.Audit = config.Logger
+		config.Audit = func(ctx context.Context, a service.Act) {
+			config.Logger.InfoContext(ctx, a.Name, "principal", a.Principal, "reason", a.Reason, "id", a.IdempotencyKey, "request", a.Request, "error", a.Err)
+		}
 	}
 	dialMap, err := drain.ParseDialMap(config.DialMap)
 	if err != nil {

@@ -1,10 +1,10 @@
 package controller_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"edgehold.internal/libs/problem"
+	"edgehold.internal/libs/service"
 	"edgehold.internal/services/fleet"
 	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/controller"
@@ -65,6 +66,44 @@ func (c *cluster) run(t *testing.T, with ...func(*controller.Config)) (stop func
 	return stop
 }
 
+// kept is an audit log.
+type kept struct {
+	mu   sync.Mutex
+	acts []service.Act
+}
+
+func (k *kept) add(_ context.Context, a service.Act) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.acts = append(k.acts, a)
+}
+
+// want checks what was done so far, one line an act.
+func (k *kept) want(t *testing.T, lines ...string) {
+	t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var got []string
+	for _, a := range k.acts {
+		if a.Principal != "test" || a.Reason == "" || a.Request["cluster"] != "test" || a.Request["fleet"] != "edge" || a.Request["namespace"] == "" {
+			t.Errorf("the audit log does not say who, why and where: %+v", a)
+		}
+		line := fmt.Sprintf("%s for %s force=%t", a.Name, a.IdempotencyKey, a.Request["force"])
+		for _, key := range []string{"from", "to", "colour"} {
+			if v := a.Request[key]; v != nil {
+				line += fmt.Sprintf(" %s=%s", key, v)
+			}
+		}
+		if a.Err != nil {
+			line += " failed"
+		}
+		got = append(got, line)
+	}
+	if !slices.Equal(got, lines) {
+		t.Errorf("audited:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(lines, "\n"))
+	}
+}
+
 // whileRunning writes to the test's output for as long as there is one.
 type whileRunning struct {
 	t  *testing.T
@@ -115,8 +154,7 @@ func TestController(t *testing.T) {
 
 func cutover(t *testing.T, c *cluster) {
 	c.pop(t, 2, nil)
-	var audit safeBuffer
-	c.run(t, func(config *controller.Config) { config.Audit = slog.New(slog.NewJSONHandler(&audit, nil)) })
+	c.run(t)
 	c.await(t, "both colours ready", ready(2, 2))
 
 	began := time.Now()
@@ -130,9 +168,6 @@ func cutover(t *testing.T, c *cluster) {
 	s := c.service(t)
 	if s.Spec.Selector[v1alpha1.ColourLabel] != "green" || s.Spec.Selector["app"] != "edge" || s.Annotations[v1alpha1.FenceAnnotation] == "" {
 		t.Errorf("selector %v, annotations %v", s.Spec.Selector, s.Annotations)
-	}
-	if line := audit.String(); !strings.Contains(line, `"cutover":"op-1"`) || !strings.Contains(line, `"principal":"test"`) {
-		t.Errorf("audit: %s", line)
 	}
 	c.await(t, "traffic of green", func(f *v1alpha1.Fleet) bool { return f.Status.Traffic != nil && f.Status.Traffic.Requests > 0 })
 	awaitObject(t, c, "an Event of the switch", &eventsv1.EventList{}, func(o client.Object) bool {
@@ -215,11 +250,12 @@ func growsInDrain(t *testing.T, c *cluster) {
 }
 
 func leftIsReset(t *testing.T, c *cluster) {
+	var audit kept
 	c.pop(t, 1, func(f *v1alpha1.Fleet) {
 		f.Spec.Drain.ResetRemaining = true
 		f.Spec.Drain.Timeout = &metav1.Duration{Duration: time.Second}
 	})
-	c.run(t)
+	c.run(t, func(config *controller.Config) { config.Audit = audit.add })
 	c.await(t, "both colours ready", ready(1, 1))
 	c.edges(t, v1alpha1.Blue)[0].do(func(e *edge) { e.open, e.keepsAlive = 4, true })
 	c.declare(t, "op-1", v1alpha1.Green)
@@ -227,6 +263,7 @@ func leftIsReset(t *testing.T, c *cluster) {
 	if *l.ConnectionsReset != 4 || *l.ConnectionsDrained != 0 || *l.ConnectionsLeft != 0 {
 		t.Errorf("%d drained, %d reset, %d left", *l.ConnectionsDrained, *l.ConnectionsReset, *l.ConnectionsLeft)
 	}
+	audit.want(t, "fleet-controller/switch for op-1 force=false from=blue to=green", "fleet-controller/reset for op-1 force=false colour=blue")
 }
 
 func unreachable(t *testing.T, c *cluster) {
@@ -321,10 +358,11 @@ func standbyNotReady(t *testing.T, c *cluster) {
 }
 
 func newColourFails(t *testing.T, c *cluster) {
+	var audit kept
 	c.pop(t, 2, nil)
-	c.run(t)
+	c.run(t, func(config *controller.Config) { config.Audit = audit.add })
 	c.await(t, "both colours ready", ready(2, 2))
-	c.declare(t, "op-1", v1alpha1.Green)
+	c.declare(t, "op-1", v1alpha1.Green, func(ch *v1alpha1.ChangeSpec) { ch.Force = true })
 	c.await(t, "switched", completed("op-1"))
 	c.setReady(t, v1alpha1.Green, "false")
 	f := c.await(t, "it goes back", func(f *v1alpha1.Fleet) bool { return f.Status.LastCutover.Outcome == v1alpha1.OutcomeReverted })
@@ -334,12 +372,14 @@ func newColourFails(t *testing.T, c *cluster) {
 	if c.service(t).Annotations[v1alpha1.RevertedAnnotation] != "op-1" {
 		t.Error("the Service does not say what was reverted")
 	}
+	audit.want(t, "fleet-controller/switch for op-1 force=true from=blue to=green", "fleet-controller/revert for op-1 force=true from=green to=blue")
 }
 
 // anotherWriter is a GitOps tool that has the old selector in its repository.
 func anotherWriter(t *testing.T, c *cluster) {
+	var audit kept
 	c.pop(t, 2, nil)
-	c.run(t)
+	c.run(t, func(config *controller.Config) { config.Audit = audit.add })
 	c.await(t, "both colours ready", ready(2, 2))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -371,6 +411,8 @@ func anotherWriter(t *testing.T, c *cluster) {
 	if !strings.Contains(f.Status.Message, "argocd") || f.Status.LastCutover.Contended != 3 || f.Status.Active != v1alpha1.Blue || condition(f, "SoleWriter") != metav1.ConditionFalse {
 		t.Errorf("%s contended %d times, serves %s: %s", f.Status.Phase, f.Status.LastCutover.Contended, f.Status.Active, f.Status.Message)
 	}
+	restored := "fleet-controller/restore for op-1 force=false from=blue to=green"
+	audit.want(t, "fleet-controller/switch for op-1 force=false from=blue to=green", restored, restored, restored)
 }
 
 func restarts(t *testing.T, c *cluster) {
@@ -584,22 +626,4 @@ func refusals(t *testing.T, c *cluster) {
 			_ = c.Delete(t.Context(), f) // so that the next one is not refused for its name
 		}
 	}
-}
-
-// safeBuffer is a bytes.Buffer for more than one goroutine.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"strconv"
 	"sync"
 	"time"
 
 	"edgehold.internal/libs/problem"
+	"edgehold.internal/libs/service"
 	"edgehold.internal/services/fleet"
 	"edgehold.internal/services/fleet/kube"
 	"edgehold.internal/services/fleet/kube/v1alpha1"
@@ -99,6 +101,7 @@ type entry struct {
 	headroom fleet.Headroom
 	roomAt   time.Duration
 	failing  string // the last error that was told, so that it is told once
+	resetID  string // the last round of resets that was kept in the audit log
 	// recordBy is the instant by which the last switch is recorded, and untold what is told with it.
 	recordBy time.Duration
 	untold   []fleet.Notice
@@ -131,12 +134,17 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	d := fleet.Decide(o)
 
 	if d.Switch != nil {
+		way := map[string]any{"from": d.Switch.From, "to": d.Switch.To}
 		switch err := r.turn(ctx, e, objects, &d); {
+		case err == nil:
+			r.audit(ctx, objects, acts[d.Switch.Why], d.Status.LastCutover, nil, way)
 		case apierrors.IsConflict(err):
 			return reconcile.Result{RequeueAfter: retryConflict}, nil
-		case err != nil:
+		default:
 			err = fmt.Errorf("the selector of Service %s could not be set to %s: %w", o.Spec.Service, d.Switch.To, err)
-			r.fail(e, objects.Fleet, "SwitchFailed", err)
+			if r.fail(e, objects.Fleet, "SwitchFailed", err) {
+				r.audit(ctx, objects, acts[d.Switch.Why], d.Status.LastCutover, err, way)
+			}
 			if d.Switch.Why == fleet.ForCutover {
 				// Declared and not switched: whoever waits for it reads why, and it can still expire.
 				e.memory, e.status = d.Memory, d.Status
@@ -156,6 +164,10 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		}
 	}
 	e.memory, e.status = d.Memory, d.Status
+	if id := d.Pods.ResetID; id != "" && id != e.resetID {
+		e.resetID = id
+		r.audit(ctx, objects, "reset", d.Status.LastCutover, nil, map[string]any{"colour": d.Pods.Drain, "open": d.Status.LastCutover.ConnectionsLeft})
+	}
 	r.follow(e, objects, &d, &o.Spec)
 	for _, n := range d.Notices {
 		r.tell(e, objects.Fleet, n)
@@ -307,10 +319,18 @@ func (r *reconciler) turn(ctx context.Context, e *entry, objects *kube.Objects, 
 	}
 	d.Switched(r.controller.keeper.now())
 	e.wrote(s.ResourceVersion, service)
-	c := d.Status.LastCutover
-	r.controller.config.Audit.Info("the selector was set", "cluster", r.controller.config.Cluster, "namespace", service.Namespace, "service", service.Name,
-		"fleet", objects.Fleet.Name, "from", s.From, "to", s.To, "why", s.Why, "cutover", c.ID, "principal", c.Principal, "reason", c.Reason, "generation", s.Fence)
 	return nil
+}
+
+// acts are the names of what is done to a selector.
+var acts = map[fleet.Why]string{fleet.ForCutover: "switch", fleet.ToRevert: "revert", fleet.ToRestore: "restore"}
+
+// audit keeps what was done for a cutover, and how it went.
+func (r *reconciler) audit(ctx context.Context, o *kube.Objects, act string, c *fleet.Cutover, err error, more map[string]any) {
+	request := map[string]any{"cluster": r.controller.config.Cluster, "namespace": o.Fleet.Namespace, "fleet": o.Fleet.Name, "service": o.Fleet.Spec.Service,
+		"version": c.Version, "force": c.Forced, "generation": o.Fleet.Generation}
+	maps.Copy(request, more)
+	r.controller.config.Audit(ctx, service.Act{Name: "fleet-controller/" + act, Principal: c.Principal, Reason: c.Reason, IdempotencyKey: c.ID, Request: request, Err: err})
 }
 
 // scale writes both sizes, the one first that keeps the standby from being the smaller.
@@ -463,13 +483,14 @@ func (r *reconciler) notice(f *v1alpha1.Fleet, n fleet.Notice) {
 	r.events.Eventf(f, nil, kind, n.Reason, n.Reason, "%s", message)
 }
 
-// fail tells of an error once, until another one comes or it is over.
-func (r *reconciler) fail(e *entry, f *v1alpha1.Fleet, reason string, err error) {
+// fail tells of an error once, until another one comes or it is over, and reports whether it did.
+func (r *reconciler) fail(e *entry, f *v1alpha1.Fleet, reason string, err error) bool {
 	if e.failing == err.Error() {
-		return
+		return false
 	}
 	e.failing = err.Error()
 	n := fleet.Notice{Warning: true, Reason: reason, Message: err.Error()}
 	r.say(f, n)
 	r.notice(f, n)
+	return true
 }
