@@ -45,7 +45,8 @@ type Ready struct {
 }
 
 // Run serves until ctx ends, and calls ready once, when the API answers and the controllers begin. It returns nil after a
-// graceful stop, also of a start that was not over, and an error that names the component when one of them fails.
+// graceful stop, also of a start that was not over, and an error that names the component when one of them fails. The process
+// is to end then.
 func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -65,10 +66,16 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 		s.listener.Close()
 		return unlessAsked(ctx, err)
 	}
-	defer etcd.Close()
-
 	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopAPI()
+	started := false
+	defer func() {
+		// A start that is broken off is left to the end of the process, which both bear: an API server that is stopped before
+		// its hooks are through ends the process with an error, and etcd waits seconds for clients that do not go away.
+		if started {
+			stopAPI()
+			etcd.Close()
+		}
+	}()
 	api := make(chan error, 1) // why it ended; closed then
 	completed, err := s.apiserverOptions(apiCtx, endpoint)
 	if err != nil {
@@ -80,12 +87,9 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 		api <- apiserver.Run(apiCtx, completed)
 	}()
 	if err := s.awaitReadyz(ctx, api); err != nil {
-		return within(cfg.StopGrace, func() error {
-			stopAPI()
-			<-api
-			return unlessAsked(ctx, err)
-		})
+		return unlessAsked(ctx, err)
 	}
+	started = true
 
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return component(groupCtx, "controller-manager", s.runControllers(groupCtx)) })

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,6 +45,17 @@ import (
 
 const patience = 60 * time.Second
 
+// serverAddress is the variable that makes this program an HTTP server, for pods of tests.
+const serverAddress = "EDGEHOLD_TEST_SERVER"
+
+func TestMain(m *testing.M) {
+	if at := os.Getenv(serverAddress); at != "" {
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(at, http.NotFoundHandler()))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
 // binaries returns the directory of the engines, or skips.
 func binaries(t *testing.T) string {
 	t.Helper()
@@ -53,7 +65,7 @@ func binaries(t *testing.T) string {
 	}
 	for _, name := range []string{"edgehold-control-plane", "edgehold-node"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Skipf("%s is not in %s: run `make engines` first, or set EDGEHOLD_BIN", name, dir)
+			t.Skipf("%s is not in %s: run `make build` first, or set EDGEHOLD_BIN", name, dir)
 		}
 	}
 	return dir
@@ -274,6 +286,54 @@ func (p *platform) processes() []int {
 	return pids
 }
 
+// A platform that is stopped while it starts has not failed, and a later start goes on from there.
+func TestStopWhileItStarts(t *testing.T) {
+	bin := binaries(t)
+	dir, err := os.MkdirTemp("", "edgehold-") // short: unix sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	port := func() string {
+		data, _ := os.ReadFile(filepath.Join(dir, "port"))
+		return strings.TrimSpace(string(data))
+	}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	args := []string{"--dir", dir, "--name", "test", "--bind", "127.0.0.1", "--service-cidr", "10.96.128.0/17"}
+	for _, moment := range []struct {
+		name string
+		come func() bool
+	}{
+		{"it has a port", func() bool { return port() != "" }},
+		{"the API answers", func() bool {
+			resp, err := client.Get("https://127.0.0.1:" + port() + "/readyz")
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err == nil
+		}},
+	} {
+		cmd := exec.Command(filepath.Join(bin, "edgehold-control-plane"), args...)
+		var log bytes.Buffer
+		cmd.Stderr = &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(patience); !moment.come() && time.Now().Before(deadline); time.Sleep(time.Millisecond) { // none of it is an event
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		began := time.Now()
+		if err := cmd.Wait(); err != nil || time.Since(began) > 10*time.Second {
+			t.Errorf("stopped when %s: %v after %s\n%s", moment.name, err, time.Since(began), &log)
+		}
+	}
+	var ready struct{ API string }
+	e := launch(t, &ready, filepath.Join(bin, "edgehold-control-plane"), args...)
+	if err := e.end(syscall.SIGTERM); err != nil {
+		t.Errorf("the control plane: %v\n%s", err, e.log)
+	}
+}
+
 func TestDeployment(t *testing.T) {
 	p := start(t)
 	script := `echo "pod $HOSTNAME at $POD_IP"; trap "exit 0" TERM; while :; do sleep 0.05; done`
@@ -477,11 +537,16 @@ func TestPodLives(t *testing.T) {
 		p.remove("token", -1)
 	})
 	t.Run("a door in front of ready pods", func(t *testing.T) {
-		if _, err := exec.LookPath("python3"); err != nil {
-			t.Skip("python3 is the server of this test, and is not here")
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
 		}
-		spec := shell(`exec python3 -m http.server --bind $POD_IP 8080`)
-		spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}}
+		if err := os.Symlink(self, filepath.Join(p.images, "server")); err != nil {
+			t.Fatal(err)
+		}
+		spec := shell("")
+		spec.Containers[0] = corev1.Container{Name: "main", Image: "local/server", Env: []corev1.EnvVar{{Name: serverAddress, Value: "$(POD_IP):8080"}}}
+		spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}}
 		p.create("server", spec)
 		service, err := p.client.CoreV1().Services("default").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "server"}, Spec: corev1.ServiceSpec{
 			Selector: map[string]string{"app": "server"}, Ports: []corev1.ServicePort{{Port: 8080}},
