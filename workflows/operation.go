@@ -121,6 +121,10 @@ type Start struct {
 	Reason    string  `json:"reason"`
 	// Key makes a repeated start the same start.
 	Key string `json:"key"`
+	// Supersede aborts the operation that the fleet has under way, and begins when that one has ended.
+	Supersede bool `json:"supersede,omitempty"`
+	// Supersedes is the id of the operation that was aborted. It is found at the start and not asked for.
+	Supersedes string `json:"supersedes,omitempty"`
 }
 
 // Plan is what preflight found.
@@ -207,6 +211,8 @@ type Operation struct {
 	Decisions    []Decision    `json:"decisions,omitempty"`
 	// Revision rises with each change.
 	Revision int64 `json:"revision"`
+	// Supersedes is the operation that was aborted for this one; empty for none.
+	Supersedes string `json:"supersedes,omitempty"`
 }
 
 // Change asks one PoP to switch.
@@ -271,8 +277,8 @@ type Fleets interface {
 
 // Operations is what a person can ask for. Errors are *problem.Error; Unavailable when the engine cannot be reached.
 type Operations interface {
-	// Start begins an operation. AlreadyExists with Meta["operation"] when the fleet has one under way, or when the key was
-	// used with another payload. The same key and payload return the first operation.
+	// Start begins an operation. AlreadyExists with Meta["operation"] when the fleet has one under way that is not to be
+	// superseded, or when the key was used with another payload. The same key and payload return the first operation.
 	Start(ctx context.Context, s Start) (Operation, error)
 	// Get returns NotFound for an id that names none.
 	Get(ctx context.Context, id string) (Operation, error)

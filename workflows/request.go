@@ -1,8 +1,10 @@
 package workflows
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"edgehold.internal/libs/problem"
@@ -15,6 +17,8 @@ const (
 	DefaultDeadline      = time.Minute
 	MaxDeadline          = time.Hour
 	DefaultMaxErrorRatio = 0.01
+	// maxReason and maxKey are in bytes.
+	maxReason, maxKey = 512, 128
 	// MaxPops bounds the histories: an operation over that many stays below a fifth of what an engine allows.
 	MaxPops = 1000
 )
@@ -75,7 +79,7 @@ func (r Request) Validate() error {
 		return problem.Invalidf(at+"to", "%q is neither %q nor %q", string(r.To), Blue, Green)
 	}
 	if len(r.Version) > 128 {
-		return problem.Invalidf(at+"version", "%d characters are more than 128", len(r.Version))
+		return problem.Invalidf(at+"version", "it has %d bytes; at most 128 are allowed", len(r.Version))
 	}
 	if r.FirstPop != "" && !r.All && !slices.Contains(r.Pops, r.FirstPop) {
 		return problem.Invalidf(at+"first_pop", "%q is not in the scope; add it there or leave it out here", r.FirstPop)
@@ -102,6 +106,31 @@ func (r Request) Validate() error {
 	return nil
 }
 
+// Superseding is the request that takes the place of one under way. A rollback that names no colour goes back to where that
+// cutover came from: what the PoPs serve while it is half done says little. FailedPrecondition when that one is a rollback
+// itself, since the colour before it may be the one that both flee from.
+func (r Request) Superseding(under Request) (Request, error) {
+	if r.Kind != Rollback || r.To != None {
+		return r, nil
+	}
+	switch {
+	case under.Kind == Cutover && under.To == Blue:
+		r.To = Green
+	case under.Kind == Cutover && under.To == Green:
+		r.To = Blue
+	default:
+		return r, problem.Preconditionf("global_cutover.to", "the operation to be superseded is a rollback itself; say which colour to serve, %q or %q", Blue, Green)
+	}
+	return r, nil
+}
+
+// Superseded is the decision that aborts an operation for the sake of this start.
+func (s Start) Superseded() Decision {
+	reason := fmt.Sprintf("superseded by a %s: %s", s.Request.Kind, s.Reason)
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "") // it may be cut within a character
+	return Decision{Verb: Abort, Principal: s.Principal, Reason: reason, Key: s.Key}
+}
+
 // Validate returns Invalid with the field that is wrong.
 func (s Start) Validate() error {
 	if s.Principal == "" {
@@ -115,11 +144,11 @@ func (s Start) Validate() error {
 
 // said checks what every act carries.
 func said(reason, key string) error {
-	if reason == "" || len(reason) > 512 {
-		return problem.Invalidf("reason", "say why, in 1 to 512 characters; it has %d", len(reason))
+	if reason == "" || len(reason) > maxReason {
+		return problem.Invalidf("reason", "say why, in 1 to %d bytes; it has %d", maxReason, len(reason))
 	}
-	if key == "" || len(key) > 128 {
-		return problem.Invalidf("idempotency_key", "1 to 128 characters; it has %d", len(key))
+	if key == "" || len(key) > maxKey {
+		return problem.Invalidf("idempotency_key", "it has %d bytes; 1 to %d are allowed", len(key), maxKey)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ const (
 	Preflight Do = "preflight" // find out the Plan, then call Planned or Refused
 	Switch    Do = "switch"    // begin with Move.Pops at once; for each, Reported any times and Ended once
 	Measure   Do = "measure"   // the switched PoPs' error ratio, then call Verified
-	Cancel    Do = "cancel"    // those under way: nothing that was not asked yet may be asked
+	Cancel    Do = "cancel"    // those under way: nothing may be asked any more, and answers come soon or not at all
 	End       Do = "end"       // the operation has ended
 )
 
@@ -56,7 +56,7 @@ type Run struct {
 // NewRun is an operation that has not begun. s must be valid.
 func NewRun(id string, s Start, at time.Time) *Run {
 	return &Run{op: Operation{ID: id, State: Running, Message: "finding out what each PoP would do", Principal: s.Principal, Reason: s.Reason,
-		Request: s.Request.WithDefaults(), To: s.Request.To, StartedAt: at, Revision: 1}}
+		Request: s.Request.WithDefaults(), To: s.Request.To, StartedAt: at, Supersedes: s.Supersedes, Revision: 1}}
 }
 
 // Operation is what one sees now. The caller may keep it.
@@ -492,7 +492,7 @@ func (r *Run) say() {
 	case r.op.State == Waiting || r.op.State.Ended():
 		return
 	case r.aborted:
-		msg = "aborting: those under way finish; " + msg
+		msg = "aborting: those under way get a moment to answer; " + msg
 	case r.op.State == Paused:
 		msg = "paused: resume or abort; " + msg
 	case !r.planned:

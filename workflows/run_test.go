@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -492,6 +493,55 @@ func TestAnyCourse(t *testing.T) {
 				approved = approved || err == nil && v == Approve
 				aborted = aborted || err == nil && v == Abort
 			}
+		}
+	})
+}
+
+func TestWhatSupersedes(t *testing.T) {
+	forward := func(to Colour) Request { return Request{Kind: Cutover, Fleet: "edge", All: true, To: to} }
+	back := Request{Kind: Rollback, Fleet: "edge", All: true}
+	named := back
+	named.To = Green
+	for _, c := range []struct {
+		name         string
+		start, under Request
+		want         Colour // None when it is refused
+	}{
+		{"back from where the cutover goes", back, forward(Green), Blue},
+		{"back from where the cutover goes", back, forward(Blue), Green},
+		{"a named colour stays", named, forward(Green), Green},
+		{"a named colour stays", named, back, Green},
+		{"a cutover names its colour", forward(Blue), forward(Blue), Blue},
+		{"a rollback from a rollback is a guess", back, back, None},
+		{"a rollback from a rollback is a guess", back, named, None},
+	} {
+		got, err := c.start.Superseding(c.under)
+		if c.want == None {
+			if problem.KindOf(err) != problem.FailedPrecondition || !strings.Contains(err.Error(), "global_cutover.to") {
+				t.Errorf("%s: %+v, %v", c.name, got, err)
+			}
+			continue
+		}
+		if err != nil || got.To != c.want || got.Kind != c.start.Kind {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
+		}
+	}
+}
+
+func TestTheSupersedingStartIsADecisionOfItsOwn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := Start{Request: Request{Kind: Rollback, Fleet: "edge", All: true}, Principal: "ana",
+			Reason: rapid.StringN(1, -1, maxReason).Draw(t, "reason"), Key: rapid.StringN(1, -1, maxKey).Draw(t, "key")}
+		if err := s.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		run := NewRun("edge.1", Start{Request: s.Request, Principal: "ben", Reason: "v2", Key: s.Key}, noon)
+		d, err := run.Decide(s.Superseded(), noon)
+		if err != nil || !utf8.ValidString(d.Reason) || !strings.HasPrefix(d.Reason, "superseded by a rollback: ") {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		if run.Next(noon).Do != End || run.State() != Aborted {
+			t.Fatal(run.Operation())
 		}
 	})
 }

@@ -95,6 +95,7 @@ func toOperation(op workflows.Operation) *runbookv1.Operation {
 	m := &runbookv1.Operation{
 		Id: op.ID, State: states[op.State], Message: op.Message, Principal: op.Principal, Reason: op.Reason,
 		GlobalCutover: toRequest(op.Request), To: toColour(op.To), StartedAt: toTime(op.StartedAt), EndedAt: toTime(op.EndedAt), Revision: op.Revision,
+		Supersedes: op.Supersedes,
 	}
 	for _, w := range op.Waves {
 		wave := &runbookv1.Wave{}

@@ -46,7 +46,7 @@ func (h *Handler) Start(ctx context.Context, r *runbookv1.StartRequest) (*runboo
 		}
 	}
 	op, err := h.operations.Start(ctx, workflows.Start{Request: fromRequest(gc), Principal: service.PrincipalFrom(ctx).Name,
-		Reason: r.GetReason(), Key: r.GetIdempotencyKey()})
+		Reason: r.GetReason(), Key: r.GetIdempotencyKey(), Supersede: r.GetSupersede()})
 	if err != nil {
 		return nil, err
 	}

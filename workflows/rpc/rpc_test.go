@@ -65,8 +65,10 @@ func TestThePersonIsTheAuthenticatedPrincipal(t *testing.T) {
 			return workflows.Operation{ID: id, State: workflows.Paused}, nil
 		},
 	})
-	res, err := h.Start(as("ana", service.RoleOperator), request())
-	if err != nil || res.GetOperation().GetId() != "edge.1" || started.Principal != "ana" || started.Key != "k" || started.Reason != "why" {
+	r := request()
+	r.Supersede = true
+	res, err := h.Start(as("ana", service.RoleOperator), r)
+	if err != nil || res.GetOperation().GetId() != "edge.1" || started.Principal != "ana" || started.Key != "k" || started.Reason != "why" || !started.Supersede {
 		t.Errorf("%v %v %+v", res, err, started)
 	}
 	op, err := h.Pause(as("ben", service.RoleOperator), &runbookv1.PauseRequest{Act: &runbookv1.Act{Id: "edge.1", Reason: "r", IdempotencyKey: "p"}})
@@ -152,7 +154,7 @@ func TestEveryNameHasANumber(t *testing.T) {
 
 func TestOperationsAreSentWhole(t *testing.T) {
 	at, three, ratio := time.Date(2026, 1, 22, 20, 50, 0, 0, time.UTC), int64(3), 0.002
-	op := workflows.Operation{ID: "edge.1", State: workflows.Partial, Message: "m", Principal: "ana", Reason: "r", To: workflows.Blue, StartedAt: at, EndedAt: at, Revision: 9,
+	op := workflows.Operation{ID: "edge.1", State: workflows.Partial, Message: "m", Principal: "ana", Reason: "r", To: workflows.Blue, StartedAt: at, EndedAt: at, Revision: 9, Supersedes: "edge.0",
 		Waves: [][]workflows.Pop{{{Name: "fra1", Step: workflows.Done, Message: "m", From: workflows.Green, To: workflows.Blue, StartedAt: at, SwitchedAt: at, DrainedAt: at,
 			Open: &three, Drained: &three, Reset: &three}}},
 		Verification: &workflows.Verification{ErrorRatio: &ratio, MaxErrorRatio: 0.01, Requests: 7, Passed: true, Unknown: []string{"gru1"}, At: at},

@@ -16,8 +16,13 @@ import (
 	"edgehold.internal/workflows"
 )
 
-// beatInterval is how often an activity says that it lives.
-const beatInterval = time.Second
+const (
+	// beatInterval is how often an activity says that it lives, and hears of an abort.
+	beatInterval = time.Second
+	// lastWord is how long a PoP that was asked may still answer when the operation is aborted. Most switch in less, and who
+	// aborts does not wait for the deadline of one that is stuck.
+	lastWord = 2 * time.Second
+)
 
 // Activities are the steps of the workflows. Each may be repeated: the fleet service takes the same key for the same
 // cutover, and the others only read.
@@ -35,7 +40,8 @@ func (a *Activities) Preflight(ctx context.Context, r workflows.Request) (workfl
 	return plan, a.failed(ctx, err)
 }
 
-// CutOver switches one PoP. A cancel keeps it from asking, and does not keep it from hearing the answer.
+// CutOver switches one PoP. A cancel keeps it from asking; when it has asked, the answer is heard if it comes within
+// lastWord.
 func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Report, error) {
 	defer beat(func() { activity.RecordHeartbeat(ctx) })()
 	if in.Delay > 0 && activity.GetInfo(ctx).Attempt == 1 {
@@ -52,10 +58,17 @@ func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Rep
 	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), in.Change.Deadline+answerGrace)
 	defer cancel()
 	defer stopWith(ctx, cancel)()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWord, cancel) })()
 	rep, err := a.Fleets.CutOver(call.WithOperation(asked, in.Operation), in.Change)
 	if err != nil {
 		if stopping(ctx) { // another worker asks again, with the same key
 			err = problem.Unavailablef("the worker stops")
+		} else if asked.Err() != nil {
+			why := "no answer within " + (in.Change.Deadline + answerGrace).String()
+			if ctx.Err() != nil {
+				why = "aborted before it had answered"
+			}
+			return workflows.Report{Step: workflows.Broken, Message: why + "; it may be declared and still switch until its deadline: edgehold fleet get shows it"}, nil
 		}
 		return workflows.Report{}, a.failed(ctx, err)
 	}

@@ -42,7 +42,7 @@ func decode(err error) *problem.Error {
 	}
 	var timeout *sdk.TimeoutError
 	if errors.As(err, &timeout) {
-		return &problem.Error{Kind: problem.DeadlineExceeded, Sentence: "no answer in time", Cause: err}
+		return &problem.Error{Kind: problem.DeadlineExceeded, Sentence: "no worker has finished this step in time; what was declared goes on in the PoP: edgehold fleet get shows it", Cause: err}
 	}
 	var cancelled *sdk.CanceledError
 	if errors.As(err, &cancelled) {

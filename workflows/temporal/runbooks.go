@@ -40,6 +40,12 @@ const (
 	planTimeout = 6 * time.Second
 	// decideTimeout until a worker has taken a decision.
 	decideTimeout = 10 * time.Second
+	// endTimeout until an operation that was aborted has ended: lastWord, the heartbeat that brings word of it, and a worker
+	// that died meanwhile.
+	endTimeout = 10 * time.Second
+	// takeOverTimeout until the server hands out tasks to this worker's version. It is a matter of 0.3 s, and of seconds for
+	// a server that has just begun.
+	takeOverTimeout = 20 * time.Second
 	// idPrefix of the workflow of a fleet's operation. There is one per fleet, so that Temporal refuses a second.
 	idPrefix = "fleet/"
 )
@@ -89,27 +95,6 @@ func (r *Runbooks) Run(ctx context.Context, ready func()) error {
 	}
 	background, cancel := context.WithCancel(ctx)
 	defer cancel()
-	fatal := make(chan error, 1)
-	if !r.cfg.ServeOnly {
-		w := newWorker(r.client, r.cfg.TaskQueue, &Activities{Fleets: r.fleets, Tell: r.tell, Log: r.log}, func(err error) {
-			select {
-			case fatal <- err:
-			default:
-			}
-		})
-		if err := w.Start(); err != nil {
-			return ignoreEnd(ctx, fmt.Errorf("the worker did not start: %w", err))
-		}
-		defer w.Stop()
-		if !r.cfg.KeepCurrent {
-			if err := makeCurrent(background, r.client); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				r.warn("worker-version", fmt.Sprintf("new operations may not run on this worker; make its version the current one: %v", err))
-			}
-		}
-	}
 	attributes := make(chan struct{})
 	go func() {
 		defer close(attributes)
@@ -124,12 +109,42 @@ func (r *Runbooks) Run(ctx context.Context, ready func()) error {
 		r.attributes.Store(true)
 	}()
 	defer func() { cancel(); <-attributes }()
+	fatal := make(chan error, 1)
+	if !r.cfg.ServeOnly {
+		w := newWorker(r.client, r.cfg.TaskQueue, &Activities{Fleets: r.fleets, Tell: r.tell, Log: r.log}, func(err error) {
+			select {
+			case fatal <- err:
+			default:
+			}
+		})
+		if err := w.Start(); err != nil {
+			return ignoreEnd(ctx, fmt.Errorf("the worker did not start: %w", err))
+		}
+		defer w.Stop()
+		if !r.cfg.KeepCurrent {
+			r.takeOver(background)
+		}
+	}
 	ready()
 	select {
 	case err := <-fatal:
 		return fmt.Errorf("the worker cannot go on: %w", err)
 	case <-ctx.Done():
 		return nil
+	}
+}
+
+// takeOver makes this worker the one that new operations run on, and returns when it is or cannot be.
+func (r *Runbooks) takeOver(ctx context.Context) {
+	limit, cancel := context.WithTimeout(ctx, takeOverTimeout)
+	defer cancel()
+	err := makeCurrent(limit, r.client)
+	if err == nil {
+		err = routed(limit, r.client, r.cfg.Namespace, r.cfg.TaskQueue)
+	}
+	if err != nil && ctx.Err() == nil {
+		r.warn("worker-version", fmt.Sprintf("new operations may not run on this worker: %v; look at it with temporal worker deployment describe --name %s, and make it current with temporal worker deployment set-current-version --deployment-name %s --build-id %s",
+			err, Deployment, Deployment, Build()))
 	}
 }
 
@@ -188,9 +203,10 @@ func parseID(id string) (workflowID, runID string, err error) {
 // digest tells one payload from another.
 func digest(s workflows.Start) (string, error) {
 	b, err := json.Marshal(struct {
-		Request workflows.Request
-		Reason  string
-	}{s.Request.WithDefaults(), s.Reason})
+		Request   workflows.Request
+		Reason    string
+		Supersede bool `json:",omitempty"`
+	}{s.Request.WithDefaults(), s.Reason, s.Supersede})
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:]), err
 }
@@ -201,7 +217,7 @@ type started struct {
 	Digest string          `json:"digest"`
 }
 
-// Start implements workflows.Operations.
+// Start implements workflows.Operations. Of two starts at once Temporal lets one through, by the id of the workflow.
 func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Operation, error) {
 	if err := s.Validate(); err != nil {
 		return workflows.Operation{}, err
@@ -210,23 +226,82 @@ func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Oper
 	if err != nil {
 		return workflows.Operation{}, err
 	}
-	memo := started{Start: s, Digest: sum}
-	// One at a time: between the look for an earlier start and the start itself there must be no other.
+	workflowID := idPrefix + s.Request.Fleet
+	last, err := r.last(ctx, workflowID)
+	if err != nil {
+		return workflows.Operation{}, err
+	}
+	if id, err := r.earlier(ctx, last, started{s, sum}); err != nil {
+		return workflows.Operation{}, err
+	} else if id != "" {
+		return r.Get(ctx, id)
+	}
+	replaced := s.Supersede && last.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+	if replaced {
+		if s.Request, err = s.Request.Superseding(startOf(last).Start.Request); err != nil {
+			return workflows.Operation{}, err
+		}
+	}
+	plan, err := r.plan(ctx, s.Request)
+	if err != nil {
+		return workflows.Operation{}, err
+	}
+	if replaced {
+		plan = nil // it was made while the other one changed PoPs
+		if s.Supersedes, err = r.replace(ctx, s, last.GetExecution()); err != nil {
+			return workflows.Operation{}, err
+		}
+	}
+	return r.begin(ctx, workflowID, started{s, sum}, plan)
+}
+
+// replace aborts an operation and returns its id when it has ended, or nothing when it ended otherwise. One that began
+// meanwhile is left alone: somebody else has decided on it just now.
+func (r *Runbooks) replace(ctx context.Context, s workflows.Start, e *common.WorkflowExecution) (string, error) {
+	id := OperationID(s.Request.Fleet, e.GetRunId())
+	if _, err := r.Decide(ctx, id, s.Superseded()); err != nil {
+		switch problem.KindOf(err) {
+		case problem.FailedPrecondition, problem.AlreadyExists: // it has ended, or somebody else has aborted it
+		default:
+			return "", err
+		}
+	}
+	limit, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	var op workflows.Operation
+	err := r.client.GetWorkflow(limit, e.GetWorkflowId(), e.GetRunId()).Get(limit, &op)
+	var closed *sdk.WorkflowExecutionError // by hand, in Temporal
+	switch {
+	case errors.As(err, &closed):
+		return "", nil
+	case err != nil && limit.Err() != nil && ctx.Err() == nil:
+		return "", problem.Unavailablef("operation %s was told to end and has not within %s; ask again with the same key, or see what it waits for with edgehold operation get %s", id, endTimeout, id)
+	case err != nil:
+		return "", outage(err)
+	case op.State != workflows.Aborted:
+		return "", nil
+	}
+	r.log.InfoContext(ctx, "operation superseded", "operation", id, "principal", s.Principal, "reason", s.Reason)
+	return id, nil
+}
+
+// begin starts the workflow. There is one start at a time, so that a key that comes twice at once finds the first one
+// even when that has ended already.
+func (r *Runbooks) begin(ctx context.Context, workflowID string, memo started, plan *workflows.Plan) (workflows.Operation, error) {
 	select {
 	case r.starting <- struct{}{}:
 		defer func() { <-r.starting }()
 	case <-ctx.Done():
 		return workflows.Operation{}, ctx.Err()
 	}
-	workflowID := idPrefix + s.Request.Fleet
-	if id, found, err := r.earlier(ctx, workflowID, memo); err != nil {
-		return workflows.Operation{}, err
-	} else if found {
-		return r.Get(ctx, id)
-	}
-	plan, err := r.plan(ctx, s.Request)
+	last, err := r.last(ctx, workflowID)
 	if err != nil {
 		return workflows.Operation{}, err
+	}
+	if id, err := same(memo, last); err != nil {
+		return workflows.Operation{}, err
+	} else if id != "" {
+		return r.Get(ctx, id)
 	}
 	run, err := r.execute(ctx, workflowID, memo, plan)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
@@ -236,9 +311,10 @@ func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Oper
 	if err != nil {
 		return workflows.Operation{}, outage(err)
 	}
-	r.log.InfoContext(ctx, "operation started", "operation", OperationID(s.Request.Fleet, run.GetRunID()), "principal", s.Principal, "reason", s.Reason)
+	id := OperationID(memo.Start.Request.Fleet, run.GetRunID())
+	r.log.InfoContext(ctx, "operation started", "operation", id, "principal", memo.Start.Principal, "reason", memo.Start.Reason, "supersedes", memo.Start.Supersedes)
 	// What it looks like at its very beginning; to ask the workflow would cost a round trip.
-	return workflows.NewRun(OperationID(s.Request.Fleet, run.GetRunID()), s, time.Now()).Operation(), nil
+	return workflows.NewRun(id, memo.Start, time.Now()).Operation(), nil
 }
 
 // plan checks a request with the fleet service. A service that does not answer is no reason to refuse: the operation
@@ -299,67 +375,84 @@ func summary(s workflows.Start) string {
 	return fmt.Sprintf("%s of fleet %s to %s, %s", s.Request.Kind, s.Request.Fleet, to, scope)
 }
 
-// earlier finds the operation that was started with the same key. The fleet's last run is asked directly, for the index
-// is behind by a moment; earlier ones are looked up in it.
-func (r *Runbooks) earlier(ctx context.Context, workflowID string, memo started) (id string, found bool, err error) {
+// last describes the newest operation of a fleet, or returns nil when there is none.
+func (r *Runbooks) last(ctx context.Context, workflowID string) (*workflow.WorkflowExecutionInfo, error) {
+	info, err := r.describe(ctx, workflowID, "")
+	if err != nil && problem.KindOf(err) == problem.NotFound {
+		return nil, nil
+	}
+	return info, err
+}
+
+func (r *Runbooks) describe(ctx context.Context, workflowID, runID string) (*workflow.WorkflowExecutionInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	last, err := r.client.DescribeWorkflowExecution(ctx, workflowID, "")
-	var none *serviceerror.NotFound
-	if errors.As(err, &none) {
-		return "", false, nil
+	d, err := r.client.DescribeWorkflowExecution(ctx, workflowID, runID)
+	return d.GetWorkflowExecutionInfo(), outage(err)
+}
+
+// earlier is the id of the operation that was started with the same key, or empty. The fleet's last one was asked
+// directly, for the index is behind by a moment; those before it are looked up in the index.
+func (r *Runbooks) earlier(ctx context.Context, last *workflow.WorkflowExecutionInfo, memo started) (string, error) {
+	if last == nil {
+		return "", nil
 	}
-	if err != nil {
-		return "", false, outage(err)
+	if id, err := same(memo, last); id != "" || err != nil {
+		return id, err
 	}
-	infos := []*workflow.WorkflowExecutionInfo{last.GetWorkflowExecutionInfo()}
-	query := fmt.Sprintf("WorkflowType = '%s' AND WorkflowId = '%s'", globalCutover, workflowID)
-	if r.attributes.Load() {
-		query += fmt.Sprintf(" AND %s = '%s'", KeyAttribute.GetName(), strings.ReplaceAll(memo.Start.Key, "'", "''"))
+	query := fmt.Sprintf("WorkflowType = '%s' AND WorkflowId = '%s'", globalCutover, last.GetExecution().GetWorkflowId())
+	if r.attributes.Load() { // which those that began before it was there do not have
+		query += fmt.Sprintf(" AND (%[1]s = '%[2]s' OR %[1]s IS NULL)", KeyAttribute.GetName(), strings.ReplaceAll(memo.Start.Key, "'", "''"))
 	}
-	// Without the attribute the newest page has to do.
+	// Of those without the attribute the newest page has to do.
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	list, err := r.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: r.cfg.Namespace, Query: query, PageSize: 200})
 	if err != nil {
 		r.log.WarnContext(ctx, "earlier operations cannot be looked up; only the last one is compared", "error", err)
 	}
-	for _, info := range append(infos, list.GetExecutions()...) {
-		var m started
-		if !fromMemo(info.GetMemo(), startMemo, &m) || m.Start.Key != memo.Start.Key {
+	return same(memo, list.GetExecutions()...)
+}
+
+// same is the id of the operation with the same key, or empty. AlreadyExists when that has another payload.
+func same(memo started, infos ...*workflow.WorkflowExecutionInfo) (string, error) {
+	for _, info := range infos {
+		m := startOf(info)
+		if m.Start.Key != memo.Start.Key {
 			continue
 		}
 		id := OperationID(memo.Start.Request.Fleet, info.GetExecution().GetRunId())
 		if m.Digest != memo.Digest {
-			return "", false, usedKey(id, m)
+			return "", problem.New(problem.AlreadyExists, "idempotency_key", "%q was used with another request by %s, for operation %s; take another key",
+				m.Start.Key, m.Start.Principal, id).With("operation", id)
 		}
-		return id, true, nil
+		return id, nil
 	}
-	return "", false, nil
+	return "", nil
 }
 
-func usedKey(id string, m started) error {
-	return problem.New(problem.AlreadyExists, "idempotency_key", "%q was used with another request by %s, for operation %s; take another key",
-		m.Start.Key, m.Start.Principal, id).With("operation", id)
+// startOf is what an operation was started with.
+func startOf(info *workflow.WorkflowExecutionInfo) started {
+	var m started
+	fromMemo(info.GetMemo(), startMemo, &m)
+	return m
 }
 
 // collided is a start that met a running operation: the same one, or another.
 func (r *Runbooks) collided(ctx context.Context, workflowID, runID string, memo started) (workflows.Operation, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	d, err := r.client.DescribeWorkflowExecution(call, workflowID, runID)
+	info, err := r.describe(ctx, workflowID, runID)
 	if err != nil {
-		return workflows.Operation{}, outage(err)
+		return workflows.Operation{}, err
 	}
-	fleet := memo.Start.Request.Fleet
-	id := OperationID(fleet, runID)
-	var m started
-	if fromMemo(d.GetWorkflowExecutionInfo().GetMemo(), startMemo, &m) && m.Start.Key == memo.Start.Key {
-		if m.Digest != memo.Digest {
-			return workflows.Operation{}, usedKey(id, m)
-		}
+	if id, err := same(memo, info); err != nil {
+		return workflows.Operation{}, err
+	} else if id != "" {
 		return r.Get(ctx, id)
 	}
-	return workflows.Operation{}, problem.New(problem.AlreadyExists, "", "fleet %s has an operation under way: %s, by %s (%s); watch, approve or abort that one first",
-		fleet, id, m.Start.Principal, m.Start.Reason).With("operation", id)
+	fleet, under := memo.Start.Request.Fleet, startOf(info).Start
+	id := OperationID(fleet, runID)
+	return workflows.Operation{}, problem.New(problem.AlreadyExists, "", "fleet %s has an operation under way: %s, by %s (%s); follow it with edgehold operation watch %s, or take its place: ask again with --supersede, or first edgehold operation abort %s",
+		fleet, id, under.Principal, under.Reason, id, id).With("operation", id)
 }
 
 // Get implements workflows.Operations.
@@ -368,13 +461,11 @@ func (r *Runbooks) Get(ctx context.Context, id string) (workflows.Operation, err
 	if err != nil {
 		return workflows.Operation{}, err
 	}
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	d, err := r.client.DescribeWorkflowExecution(call, workflowID, runID)
+	info, err := r.describe(ctx, workflowID, runID)
 	if err != nil {
-		return workflows.Operation{}, outage(err)
+		return workflows.Operation{}, err
 	}
-	return r.load(ctx, d.GetWorkflowExecutionInfo()), nil
+	return r.load(ctx, info), nil
 }
 
 // load reads the whole of an operation: from its result when it has ended, else from the worker, else from its memo.
@@ -413,10 +504,8 @@ func brief(info *workflow.WorkflowExecutionInfo) workflows.Operation {
 	if fromMemo(info.GetMemo(), summaryMemo, &op) {
 		return op
 	}
-	var m started
-	fromMemo(info.GetMemo(), startMemo, &m)
 	e := info.GetExecution()
-	op = workflows.NewRun(OperationID(strings.TrimPrefix(e.GetWorkflowId(), idPrefix), e.GetRunId()), m.Start, info.GetStartTime().AsTime()).Operation()
+	op = workflows.NewRun(OperationID(strings.TrimPrefix(e.GetWorkflowId(), idPrefix), e.GetRunId()), startOf(info).Start, info.GetStartTime().AsTime()).Operation()
 	op.Message = "under way; no worker tells how it stands"
 	if p := info.GetSearchAttributes().GetIndexedFields()[StateAttribute.GetName()]; p != nil {
 		var s string

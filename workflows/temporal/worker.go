@@ -10,7 +10,10 @@ import (
 	"io/fs"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
@@ -87,21 +90,45 @@ func newWorker(c client.Client, taskQueue string, a *Activities, fatal func(erro
 
 // makeCurrent makes this build the one that new operations run on. It waits until the server can.
 func makeCurrent(ctx context.Context, c client.Client) error {
-	for {
+	return persist(ctx, func() error {
 		_, err := c.WorkerDeploymentClient().GetHandle(Deployment).SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{
 			BuildID: Build(), IgnoreMissingTaskQueues: true, AllowNoPollers: true})
+		return err
+	})
+}
+
+// routed returns when the server hands out the tasks of both queues by the current version, this build. It takes a moment
+// to tell its queues. Until then it keeps back what it does not hand out at once, such as a second attempt, and a server
+// that is killed in that moment tells them only a minute after it is back.
+func routed(ctx context.Context, c client.Client, namespace, taskQueue string) error {
+	return persist(ctx, func() error {
+		for _, kind := range []enums.TaskQueueType{enums.TASK_QUEUE_TYPE_WORKFLOW, enums.TASK_QUEUE_TYPE_ACTIVITY} {
+			q, err := c.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: namespace,
+				TaskQueue: &taskqueue.TaskQueue{Name: taskQueue}, TaskQueueType: kind})
+			if err != nil {
+				return err
+			}
+			if build := q.GetVersioningInfo().GetCurrentDeploymentVersion().GetBuildId(); build != Build() {
+				return fmt.Errorf("task queue %s goes to build %q and not to %s", taskQueue, build, Build())
+			}
+		}
+		return nil
+	})
+}
+
+// persist tries until f succeeds, ctx ends or trying again cannot help.
+func persist(ctx context.Context, f func() error) error {
+	for {
+		err := f()
 		var denied *serviceerror.PermissionDenied
 		var unimplemented *serviceerror.Unimplemented
-		switch {
-		case err == nil:
-			return nil
-		case errors.As(err, &denied), errors.As(err, &unimplemented):
-			return fmt.Errorf("temporal worker deployment set-current-version --deployment-name %s --build-id %s: %w", Deployment, Build(), err)
+		if err == nil || errors.As(err, &denied) || errors.As(err, &unimplemented) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

@@ -44,6 +44,7 @@ const patience = 90 * time.Second
 type process struct {
 	cmd     *exec.Cmd
 	address string
+	audit   string // of runbooks
 }
 
 // begin starts a program that ends with the test.
@@ -143,9 +144,12 @@ func runbooks(t testing.TB, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, append(args, "--log-level", "info", "--audit-log", filepath.Join(t.TempDir(), "audit"))...)
+	audit := filepath.Join(t.TempDir(), "audit")
+	cmd := exec.Command(self, append(args, "--log-level", "info", "--audit-log", audit)...)
 	cmd.Env = append(os.Environ(), asRunbooks+"=1")
-	return begin(t, cmd)
+	p := begin(t, cmd)
+	p.audit = audit
+	return p
 }
 
 func (p *process) client(t testing.TB) runbookv1connect.RunbookServiceClient {

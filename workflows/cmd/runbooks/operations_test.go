@@ -44,6 +44,8 @@ func TestOperations(t *testing.T) {
 	for name, part := range map[string]func(*stage){
 		"rollback": everyPopRollsBack, "keys": keysAreKept, "two starts": twoStarts, "decisions": decisions, "bad input": badInput,
 		"wrong ids": wrongIDs, "two processes": workerAndServiceApart, "watchers": watchersShare, "drain": drainIsShown, "kill": workerIsKilled,
+		"supersede": aRollbackSupersedes, "supersede at once": supersedeAtOnce, "abort while switching": abortWhileSwitching,
+		"abort while verifying": abortWhileVerifying,
 	} {
 		t.Run(name, func(t *testing.T) { part(open(t, server, 6)) })
 	}
@@ -213,6 +215,159 @@ func decisions(s *stage) {
 	refused(s, err, problem.FailedPrecondition, "ended as ABORTED")
 }
 
+// forward is a cutover of the stage's fleet to green.
+func (s *stage) forward(key string) *runbookv1.StartRequest {
+	r := s.request(key)
+	r.Reason = "release v2"
+	r.GetGlobalCutover().Kind, r.GetGlobalCutover().To = runbookv1.Kind_KIND_CUTOVER, fleetv1.Colour_COLOUR_GREEN
+	return r
+}
+
+// verifying says whether every PoP has switched, and the operation is still to be waited for.
+func verifying(op *runbookv1.Operation) bool {
+	return steps(op)[runbookv1.Step_STEP_DRAINING] == 6 && strings.Contains(op.GetMessage(), "measuring")
+}
+
+func aRollbackSupersedes(s *stage) {
+	s.DrainTime, s.ErrorRatio = time.Hour, nil
+	release := s.begins(s.forward("release"))
+	s.until(release, verifying)
+	_, err := s.Start(s.ctx, s.request("back"))
+	refused(s, err, problem.AlreadyExists, "--supersede")
+	refused(s, err, problem.AlreadyExists, "edgehold operation abort "+release)
+	wrong := s.request("back")
+	wrong.Supersede, wrong.GetGlobalCutover().Scope = true, pops("atlantis")
+	_, err = s.Start(s.ctx, wrong)
+	refused(s, err, problem.NotFound, "atlantis")
+	if got, err := s.GetOperation(s.ctx, &runbookv1.GetOperationRequest{Id: release}); err != nil || got.GetOperation().GetState() != runbookv1.State_STATE_RUNNING {
+		s.Fatalf("a start that cannot work has ended the one under way: %v %v", got, err)
+	}
+
+	back := s.request("back")
+	back.Supersede = true
+	before := time.Now()
+	id := s.begins(back)
+	took := time.Since(before)
+	if s.Logf("superseded after %v", took); took > 5*time.Second {
+		s.Errorf("superseding took %v", took)
+	}
+	op := s.until(id, verifying)
+	if op.GetSupersedes() != release || op.GetTo() != fleetv1.Colour_COLOUR_BLUE {
+		s.Errorf("%v", op)
+	}
+	old := s.ends(release, runbookv1.State_STATE_ABORTED)
+	if d := old.GetDecisions(); len(d) != 1 || d[0].GetVerb() != "abort" || d[0].GetReason() != "superseded by a rollback: "+back.GetReason() ||
+		!strings.Contains(old.GetMessage(), "6 PoPs finish their drains") {
+		s.Errorf("%v", old)
+	}
+	for pop, colour := range s.Active() {
+		if colour != fleetv1.Colour_COLOUR_BLUE {
+			s.Errorf("PoP %s serves %v", pop, colour)
+		}
+	}
+	if again := s.begins(back); again != id {
+		s.Errorf("the key once more makes %s", again)
+	}
+	other := s.request("other")
+	other.Supersede = true
+	_, err = s.Start(s.ctx, other)
+	refused(s, err, problem.FailedPrecondition, "say which colour")
+	if got, err := s.GetOperation(s.ctx, &runbookv1.GetOperationRequest{Id: id}); err != nil || got.GetOperation().GetState() != runbookv1.State_STATE_RUNNING {
+		s.Errorf("%v %v", got, err)
+	}
+	audit, err := os.ReadFile(s.runbooks.audit)
+	if err != nil || !strings.Contains(string(audit), `"supersede":true`) {
+		s.Errorf("the audit does not say that it superseded: %v\n%s", err, audit)
+	}
+}
+
+// supersedeAtOnce has several starts, at two processes, in place of one operation. One wins, and is not superseded by those
+// that were asked at the same time.
+func supersedeAtOnce(s *stage) {
+	s.DrainTime, s.ErrorRatio = time.Hour, nil
+	release := s.begins(s.forward("release"))
+	s.until(release, verifying)
+	first := s.RunbookServiceClient
+	s.start("--serve-only")
+	var wg sync.WaitGroup
+	ids, errs := make([]string, 6), make([]error, 6)
+	for i := range ids {
+		wg.Go(func() {
+			r := s.request([]string{"a", "b", "c", "a", "b", "c"}[i])
+			r.Supersede = true
+			res, err := []runbookv1connect.RunbookServiceClient{first, s.RunbookServiceClient}[i%2].Start(s.ctx, r)
+			ids[i], errs[i] = res.GetOperation().GetId(), err
+		})
+	}
+	wg.Wait()
+	winner, won := slices.Max(ids), 0
+	for i, err := range errs {
+		if err != nil {
+			refused(s, err, problem.AlreadyExists, winner)
+			continue
+		}
+		if won++; ids[i] != winner {
+			s.Errorf("two operations at once: %v", ids)
+		}
+	}
+	if won != 2 {
+		s.Errorf("%d of the two starts with the winner's key have its operation: %v %v", won, ids, errs)
+	}
+	op := s.until(winner, verifying)
+	if op.GetState() != runbookv1.State_STATE_RUNNING || op.GetSupersedes() != release {
+		s.Errorf("%v", op)
+	}
+	if old := s.ends(release, runbookv1.State_STATE_ABORTED); len(old.GetDecisions()) != 1 {
+		s.Errorf("%v", old)
+	}
+	for pop, n := range s.Switches() {
+		if n != 2 {
+			s.Errorf("PoP %s was switched %d times by 2 operations", pop, n)
+		}
+	}
+}
+
+// abortWhileSwitching has PoPs that do not answer before their deadline of a minute.
+func abortWhileSwitching(s *stage) {
+	s.SwitchTime = time.Hour
+	id := s.begins(s.forward("k"))
+	s.eventually(func() error {
+		if n := len(s.Switches()); n < 6 {
+			return fmt.Errorf("%d PoPs were asked", n)
+		}
+		return nil
+	})
+	op := s.aborts(id)
+	if n := steps(op)[runbookv1.Step_STEP_FAILED]; n != 6 || !strings.Contains(op.GetWaves()[0].GetPops()[0].GetMessage(), "still switch until its deadline") {
+		s.Errorf("%v", op)
+	}
+}
+
+func abortWhileVerifying(s *stage) {
+	s.DrainTime, s.ErrorRatio = time.Hour, nil
+	id := s.begins(s.forward("k"))
+	s.until(id, verifying)
+	if op := s.aborts(id); !strings.Contains(op.GetMessage(), "6 PoPs finish their drains") {
+		s.Errorf("%v", op)
+	}
+}
+
+// aborts ends an operation, soon.
+func (s *stage) aborts(id string) *runbookv1.Operation {
+	s.Helper()
+	before := time.Now()
+	if _, err := s.Abort(s.ctx, &runbookv1.AbortRequest{Act: act(id, "x")}); err != nil {
+		s.Fatal(err)
+	}
+	op := s.ends(id, runbookv1.State_STATE_ABORTED)
+	if took := op.GetEndedAt().AsTime().Sub(before); took > 5*time.Second {
+		s.Errorf("it ended %v after the abort", took)
+	} else {
+		s.Logf("it ended %v after the abort", took)
+	}
+	return op
+}
+
 func badInput(s *stage) {
 	for name, c := range map[string]struct {
 		change func(*runbookv1.StartRequest, *runbookv1.GlobalCutover)
@@ -360,7 +515,13 @@ func TestTemporalIsKilled(t *testing.T) {
 	_, err := s.Start(ctx, s.request("another"))
 	refused(s, err, problem.Unavailable, "edgehold rollback --direct")
 	engine(t, dir, port(t, server.address))
+	back := time.Now()
 	s.ends(id, runbookv1.State_STATE_SUCCEEDED)
+	if took := time.Since(back); took > 20*time.Second { // when the worker began without knowing that Temporal knows it, a minute
+		s.Errorf("it ended %v after Temporal was back", took)
+	} else {
+		s.Logf("it ended %v after Temporal was back", took)
+	}
 	s.onceEach()
 }
 

@@ -713,7 +713,9 @@ type Operation struct {
 	Verification *Verification          `protobuf:"bytes,11,opt,name=verification,proto3" json:"verification,omitempty"`
 	Decisions    []*Decision            `protobuf:"bytes,12,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	// Rises with each change.
-	Revision      int64 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The operation that was aborted for this one; empty for none.
+	Supersedes    string `protobuf:"bytes,14,opt,name=supersedes,proto3" json:"supersedes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +841,13 @@ func (x *Operation) GetRevision() int64 {
 	return 0
 }
 
+func (x *Operation) GetSupersedes() string {
+	if x != nil {
+		return x.Supersedes
+	}
+	return ""
+}
+
 type StartRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Reason         string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -846,7 +855,10 @@ type StartRequest struct {
 	// Types that are valid to be assigned to Runbook:
 	//
 	//	*StartRequest_GlobalCutover
-	Runbook       isStartRequest_Runbook `protobuf_oneof:"runbook"`
+	Runbook isStartRequest_Runbook `protobuf_oneof:"runbook"`
+	// Abort the operation that the fleet has under way, and begin when it has ended. What would be refused anyway aborts
+	// nothing, and of two that supersede the same operation at once, one is refused with the other's id.
+	Supersede     bool `protobuf:"varint,4,opt,name=supersede,proto3" json:"supersede,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -909,6 +921,13 @@ func (x *StartRequest) GetGlobalCutover() *GlobalCutover {
 		}
 	}
 	return nil
+}
+
+func (x *StartRequest) GetSupersede() bool {
+	if x != nil {
+		return x.Supersede
+	}
+	return false
 }
 
 type isStartRequest_Runbook interface {
@@ -1729,7 +1748,7 @@ const file_edgehold_runbook_v1_runbook_proto_rawDesc = "" +
 	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd6\x04\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xf6\x04\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.edgehold.runbook.v1.StateR\x05state\x12\x18\n" +
@@ -1745,13 +1764,17 @@ const file_edgehold_runbook_v1_runbook_proto_rawDesc = "" +
 	" \x03(\v2\x19.edgehold.runbook.v1.WaveR\x05waves\x12E\n" +
 	"\fverification\x18\v \x01(\v2!.edgehold.runbook.v1.VerificationR\fverification\x12;\n" +
 	"\tdecisions\x18\f \x03(\v2\x1d.edgehold.runbook.v1.DecisionR\tdecisions\x12\x1a\n" +
-	"\brevision\x18\r \x01(\x03R\brevision\"\xc6\x01\n" +
+	"\brevision\x18\r \x01(\x03R\brevision\x12\x1e\n" +
+	"\n" +
+	"supersedes\x18\x0e \x01(\tR\n" +
+	"supersedes\"\xe4\x01\n" +
 	"\fStartRequest\x12\"\n" +
 	"\x06reason\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\x123\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x0eidempotencyKey\x12K\n" +
-	"\x0eglobal_cutover\x18\x03 \x01(\v2\".edgehold.runbook.v1.GlobalCutoverH\x00R\rglobalCutoverB\x10\n" +
+	"\x0eglobal_cutover\x18\x03 \x01(\v2\".edgehold.runbook.v1.GlobalCutoverH\x00R\rglobalCutover\x12\x1c\n" +
+	"\tsupersede\x18\x04 \x01(\bR\tsupersedeB\x10\n" +
 	"\arunbook\x12\x05\xbaH\x02\b\x01\"M\n" +
 	"\rStartResponse\x12<\n" +
 	"\toperation\x18\x01 \x01(\v2\x1e.edgehold.runbook.v1.OperationR\toperation\"1\n" +

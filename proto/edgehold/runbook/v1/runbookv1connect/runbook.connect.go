@@ -59,7 +59,8 @@ const (
 // RunbookServiceClient is a client for the edgehold.runbook.v1.RunbookService service.
 type RunbookServiceClient interface {
 	// Start begins an operation. already_exists: the fleet has one under way (its id is in the error's details, and in
-	// the sentence), or the key was used with another payload. The same key and payload return the first operation.
+	// the sentence) and supersede is not set, or the key was used with another payload. The same key and payload return the
+	// first operation.
 	Start(context.Context, *v1.StartRequest) (*v1.StartResponse, error)
 	GetOperation(context.Context, *v1.GetOperationRequest) (*v1.GetOperationResponse, error)
 	// ListOperations returns the newest first.
@@ -71,7 +72,8 @@ type RunbookServiceClient interface {
 	// Pause starts no further PoPs; those under way finish.
 	Pause(context.Context, *v1.PauseRequest) (*v1.PauseResponse, error)
 	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
-	// Abort starts no further PoPs and ends the operation when those under way are done. Nothing is switched back.
+	// Abort starts no further PoPs and ends the operation within seconds. Nothing is switched back: PoPs that have switched
+	// finish their drains by themselves, and one that has not answered by then may still switch until its deadline.
 	Abort(context.Context, *v1.AbortRequest) (*v1.AbortResponse, error)
 }
 
@@ -228,7 +230,8 @@ func (c *runbookServiceClient) Abort(ctx context.Context, req *v1.AbortRequest) 
 // RunbookServiceHandler is an implementation of the edgehold.runbook.v1.RunbookService service.
 type RunbookServiceHandler interface {
 	// Start begins an operation. already_exists: the fleet has one under way (its id is in the error's details, and in
-	// the sentence), or the key was used with another payload. The same key and payload return the first operation.
+	// the sentence) and supersede is not set, or the key was used with another payload. The same key and payload return the
+	// first operation.
 	Start(context.Context, *v1.StartRequest) (*v1.StartResponse, error)
 	GetOperation(context.Context, *v1.GetOperationRequest) (*v1.GetOperationResponse, error)
 	// ListOperations returns the newest first.
@@ -240,7 +243,8 @@ type RunbookServiceHandler interface {
 	// Pause starts no further PoPs; those under way finish.
 	Pause(context.Context, *v1.PauseRequest) (*v1.PauseResponse, error)
 	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
-	// Abort starts no further PoPs and ends the operation when those under way are done. Nothing is switched back.
+	// Abort starts no further PoPs and ends the operation within seconds. Nothing is switched back: PoPs that have switched
+	// finish their drains by themselves, and one that has not answered by then may still switch until its deadline.
 	Abort(context.Context, *v1.AbortRequest) (*v1.AbortResponse, error)
 }
 
