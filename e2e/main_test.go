@@ -76,7 +76,7 @@ func playAll(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	defer s.Close()
 	if err := s.Ship(ctx, v1alpha1.Green, "v2", "ratio=0.25,status=500"); err != nil {
 		return 1, err
 	}

@@ -56,7 +56,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	up := exec.CommandContext(ctx, filepath.Join(c.Bin, "edgehold"), "platform", "up", "--dir", dir, "--bin", c.Bin, "--fresh", fmt.Sprintf("--clusters=%d", c.Clusters))
 	up.Stdout, up.Stderr = os.Stdout, os.Stderr
 	defer func() {
-		down := exec.Command(filepath.Join(c.Bin, "edgehold"), "platform", "down", "--dir", dir)
+		down := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(c.Bin, "edgehold"), "platform", "down", "--dir", dir)
 		down.Stdout, down.Stderr = os.Stdout, os.Stderr
 		t.chapter("Stopping everything")
 		err = errors.Join(err, down.Run())
@@ -76,7 +76,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	defer s.Close()
 
 	config := load.Default()
 	config.Rate = c.Rate / float64(c.Pops)

@@ -39,7 +39,7 @@ func (p *Process) Start(ctx context.Context) (ready map[string]any, err error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.Args[0], p.Args[1:]...)
+	cmd := exec.Command(p.Args[0], p.Args[1:]...) //nolint:noctx // it outlives its start, and Stop or Kill ends it
 	cmd.Env = append(os.Environ(), p.Env...)
 	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
@@ -80,7 +80,7 @@ func (p *Process) Start(ctx context.Context) (ready map[string]any, err error) {
 	case m := <-line:
 		return m, nil
 	case <-done:
-		return nil, fmt.Errorf("%s ended before it was ready (%v); its log is %s", p.Name, p.last, p.Log)
+		return nil, fmt.Errorf("%s ended before it was ready (%w); its log is %s", p.Name, p.last, p.Log)
 	case <-ctx.Done():
 		p.Kill()
 		return nil, fmt.Errorf("%s was not ready in time; its log is %s", p.Name, p.Log)

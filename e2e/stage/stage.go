@@ -129,7 +129,8 @@ func Set(ctx context.Context, c Config) (*Stage, error) {
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	if err := s.set(ctx, background); err != nil {
-		return nil, errors.Join(err, s.Close())
+		s.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -282,7 +283,7 @@ func (s *Stage) startCentre(ctx context.Context) error {
 			return err
 		}
 	}
-	address, err := freeAddress()
+	address, err := freeAddress(ctx)
 	if err != nil {
 		return err
 	}
@@ -294,7 +295,7 @@ func (s *Stage) startCentre(ctx context.Context) error {
 	if s.Temporal == "" {
 		return s.writeConfig()
 	}
-	if address, err = freeAddress(); err != nil {
+	if address, err = freeAddress(ctx); err != nil {
 		return err
 	}
 	s.Runbooks = s.process("runbooks", "runbooks", "--temporal="+s.Temporal, "--namespace=default", "--fleet="+s.FleetURL, "--listen="+address, "--audit-log="+s.path("runbooks-audit.log"))
@@ -320,8 +321,8 @@ func (s *Stage) process(name, binary string, args ...string) *Process {
 }
 
 // freeAddress is a loopback address with a port that was free a moment ago; a restarted process listens on it again.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -449,7 +450,7 @@ func (s *Stage) Run(ctx context.Context, args ...string) (string, error) {
 }
 
 // Close stops the services that the stage started. The clusters stay as they are.
-func (s *Stage) Close() error {
+func (s *Stage) Close() {
 	for _, p := range []*Process{s.Runbooks, s.Fleet, s.Controller} {
 		if p != nil {
 			p.Stop(5 * time.Second)
@@ -462,7 +463,6 @@ func (s *Stage) Close() error {
 	}
 	s.stop()
 	s.wait.Wait()
-	return nil
 }
 
 // Remove deletes the PoPs' namespaces from the clusters, and returns when they are gone.

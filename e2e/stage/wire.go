@@ -1,10 +1,12 @@
 package stage
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/url"
 	"sync"
+	"time"
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
@@ -23,7 +25,7 @@ type Wire struct {
 
 // newWire listens on loopback and passes on to the host:port.
 func newWire(target string) (*Wire, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func (w *Wire) pass(near net.Conn) {
 		return
 	}
 	defer w.release(near)
-	far, err := net.Dial("tcp", w.target)
+	far, err := net.DialTimeout("tcp", w.target, time.Second)
 	if err != nil {
 		return
 	}

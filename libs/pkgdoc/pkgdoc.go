@@ -4,6 +4,7 @@
 package pkgdoc
 
 import (
+	"context"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -197,7 +198,7 @@ func load(pattern string) (*graph, error) {
 }
 
 func list(pattern string) (*graph, error) {
-	cmd := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}} {{.DepOnly}} {{join .Imports " "}}`, pattern)
+	cmd := exec.CommandContext(context.Background(), "go", "list", "-deps", "-f", `{{.ImportPath}} {{.DepOnly}} {{join .Imports " "}}`, pattern)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

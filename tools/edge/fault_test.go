@@ -68,10 +68,11 @@ func TestFaultRatio(t *testing.T) {
 		const n = 20_000
 		hits := 0
 		for i := range uint64(n) {
-			if f.Hits(i) {
+			hit := f.Hits(i)
+			if hit {
 				hits++
 			}
-			if f.Hits(i) != f.Hits(i) {
+			if f.Hits(i) != hit {
 				t.Fatal("the same request is hit and not hit")
 			}
 		}

@@ -22,8 +22,9 @@ func main() {
 	only := flag.String("only", "", "a part to measure alone, for work on it: "+strings.Join(bench.Parts, ", ")+"; writes no file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *runs, *only); err != nil {
+	err := run(ctx, *runs, *only)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-rollback: "+err.Error())
 		os.Exit(1)
 	}

@@ -16,13 +16,13 @@ import (
 func main() {
 	// SIGINT and SIGTERM end the story early and still stop everything it started.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
+	limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	root, err := stage.Root()
 	if err == nil {
-		err = demo.Run(ctx, demo.Default(root))
+		err = demo.Run(limited, demo.Default(root))
 	}
+	cancel()
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo: "+err.Error())
 		os.Exit(1)

@@ -3,7 +3,6 @@
 package kube
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -190,7 +189,7 @@ func service(s *corev1.Service) *fleet.Service {
 
 func ownsSelector(m metav1.ManagedFieldsEntry) bool {
 	// The set is JSON such as {"f:spec":{"f:selector":{}}}; the key occurs nowhere else in a Service.
-	return m.FieldsV1 != nil && m.Subresource == "" && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:selector"`))
+	return m.FieldsV1 != nil && m.Subresource == "" && strings.Contains(m.FieldsV1.GetRawString(), `"f:selector"`)
 }
 
 // stored is when the id of spec.change was written, by the API server's clock; zero when it does not say. Of several writers
@@ -207,7 +206,7 @@ func stored(managers []metav1.ManagedFieldsEntry) (at time.Time) {
 // OwnsChange reports whether a manager of a Fleet wrote the id of spec.change.
 func OwnsChange(m metav1.ManagedFieldsEntry) bool {
 	// {"f:spec":{"f:change":{"f:id":{}}}}; no other part of a spec has an id but the freezes, whose list is owned as a whole.
-	return m.FieldsV1 != nil && m.Subresource == "" && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:change"`)) && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:id"`))
+	return m.FieldsV1 != nil && m.Subresource == "" && strings.Contains(m.FieldsV1.GetRawString(), `"f:change"`) && strings.Contains(m.FieldsV1.GetRawString(), `"f:id"`)
 }
 
 func deployment(d *appsv1.Deployment) *fleet.Deployment {

@@ -249,9 +249,9 @@ func readLine(r *bufio.Reader, budget *int) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	*budget -= len(line)
 	switch {
-	case err == bufio.ErrBufferFull || *budget < 0:
+	case errors.Is(err, bufio.ErrBufferFull) || *budget < 0:
 		return nil, malformed("a line or a head is longer than allowed")
-	case err == io.EOF && len(line) > 0:
+	case errors.Is(err, io.EOF) && len(line) > 0:
 		return nil, io.ErrUnexpectedEOF
 	case err != nil:
 		return nil, err
@@ -286,7 +286,7 @@ func digits(b []byte, base int64, max int) (int64, error) {
 }
 
 func notEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

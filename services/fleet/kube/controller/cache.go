@@ -85,7 +85,7 @@ func trimService(o any) (any, error) {
 	}
 	// Who set the selector, and when, says whether another writer fights over it.
 	for _, f := range s.ManagedFields {
-		if f.FieldsV1 != nil && strings.Contains(string(f.FieldsV1.Raw), `"f:selector"`) {
+		if f.FieldsV1 != nil && strings.Contains(f.FieldsV1.GetRawString(), `"f:selector"`) {
 			m.ManagedFields = append(m.ManagedFields, f)
 		}
 	}
