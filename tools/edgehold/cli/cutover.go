@@ -37,6 +37,7 @@ type request struct {
 	force        bool
 	dryRun       bool
 	detach       bool
+	supersede    bool
 	direct       bool
 	selector     bool
 	kubeconfig   string
@@ -62,9 +63,10 @@ func (r *request) add(a *app, cmd *cobra.Command) {
 	f.Float64Var(&r.maxErrors, "max-error-ratio", 0, "highest `RATIO` of errors of the edge that counts as recovered, 0 to 1 (default 0.01)")
 	f.DurationVar(&r.jitter, "jitter", 0, "spread the starts of a wave over this `TIME`, at most 1m (default 50ms)")
 	f.DurationVar(&r.deadline, "deadline", 0, "a PoP that has not switched after this `TIME` is left as it is, at most 1h (default 1m)")
+	f.BoolVar(&r.supersede, "supersede", false, "abort the operation that the fleet has under way, and begin when that one has ended")
 	f.BoolVar(&r.detach, "detach", false, "start it, print its id and return")
 	f.StringVar(&r.key, "idempotency-key", "", "a repeated call with the same `KEY` is the same operation (default: a new one)")
-	group(f, "How", "first-pop", "wave", "approve-waves", "max-failed", "max-error-ratio", "jitter", "deadline", "detach", "idempotency-key")
+	group(f, "How", "first-pop", "wave", "approve-waves", "max-failed", "max-error-ratio", "jitter", "deadline", "supersede", "detach", "idempotency-key")
 
 	f.BoolVar(&r.direct, "direct", false, "from here to the clusters: no Temporal, no service of ours")
 	f.BoolVar(&r.selector, "force-selector", false, "with --direct: set the selectors of the Services, for when the controllers are dead too")
@@ -103,7 +105,7 @@ func (r *request) validate(cmd *cobra.Command) error {
 	case r.selector && !r.direct:
 		return problem.Invalidf("--force-selector", "it goes with --direct only: the services never write a Service's selector")
 	}
-	for _, flag := range []string{"wave", "approve-waves", "first-pop", "detach", "max-failed", "max-error-ratio", "jitter"} {
+	for _, flag := range []string{"wave", "approve-waves", "first-pop", "detach", "supersede", "max-failed", "max-error-ratio", "jitter"} {
 		if r.direct && given(flag) {
 			return problem.Invalidf("--"+flag, "it does not go with --direct, which switches all PoPs at once and waits")
 		}
@@ -144,6 +146,7 @@ of the Service itself.
 		Example: `  edgehold rollback --reason 'v2 answers 500'
   edgehold rollback --pops fra1,ams1 --dry-run
   edgehold rollback --wave 5 --approve-waves --reason 'slow leak in v2'
+  edgehold rollback --supersede --reason 'stop that release, v2 answers 500'
   edgehold rollback --direct --reason 'v2 answers 500, and Temporal is down too'`,
 	})
 }
@@ -211,7 +214,7 @@ func (a *app) cutOver(cmd *cobra.Command, r *request) error {
 	if given("deadline") {
 		global.Deadline = durationpb.New(r.deadline)
 	}
-	started, err := unary.Start(cmd.Context(), &runbookv1.StartRequest{Reason: r.reason, IdempotencyKey: r.key,
+	started, err := unary.Start(cmd.Context(), &runbookv1.StartRequest{Reason: r.reason, IdempotencyKey: r.key, Supersede: r.supersede,
 		Runbook: &runbookv1.StartRequest_GlobalCutover{GlobalCutover: global}})
 	if err != nil {
 		return r.startFailed(cmd.Context(), err)
@@ -237,8 +240,6 @@ func (r *request) startFailed(ctx context.Context, err error) error {
 		return &exit{ExitFailed, "interrupted before the service had answered, so the operation may have been started: edgehold operation list shows it, and " + again}
 	case p == nil:
 		return err
-	case p.Meta["operation"] != "":
-		return &exit{code(err), p.Error() + "\n  edgehold operation watch " + p.Meta["operation"] + "\n  edgehold operation abort " + p.Meta["operation"] + " --reason TEXT"}
 	case p.Kind == problem.Unavailable && !refusedToDial(err), p.Kind == problem.DeadlineExceeded:
 		return r.wayOut(&exit{code(err), p.Error() + "; " + again})
 	}

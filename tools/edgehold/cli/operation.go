@@ -128,6 +128,9 @@ func (a *app) printOperation(op *runbookv1.Operation) {
 		fmt.Fprintln(a.out, op.GetMessage())
 	}
 	fmt.Fprintf(a.out, "Operation %s, started %s ago by %s: %s\n", op.GetId(), a.ago(op.GetStartedAt()), orUnknown(op.GetPrincipal()), op.GetReason())
+	if op.GetSupersedes() != "" {
+		fmt.Fprintf(a.out, "It took the place of %s\n", op.GetSupersedes())
+	}
 	var rows [][]string
 	for i, w := range op.GetWaves() {
 		for _, p := range w.GetPops() {
