@@ -9,10 +9,13 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"edgehold.internal/libs/problem"
 )
@@ -86,6 +89,10 @@ func (c *Config) Validate() error {
 // options of a client. It reads the files.
 func (c Config) options(log *slog.Logger) (client.Options, error) {
 	o := client.Options{HostPort: c.Address, Namespace: c.Namespace, Logger: quiet{sdklog.NewStructuredLogger(log)}}
+	// A Temporal that was away is found again within 2 s. The client's own back-off grows to 10 s, in which starts and
+	// decisions would be refused.
+	o.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: callTimeout,
+		Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}})}
 	if c.CAFile != "" || c.CertFile != "" || c.APIKeyFile != "" {
 		conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 		if c.CAFile != "" {
