@@ -15,11 +15,13 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the first signal asks, the second one kills
 	root := cli.Command(version)
 	root.AddCommand(platform.Command())
-	os.Exit(cli.Main(ctx, root))
+	return cli.Main(ctx, root)
 }

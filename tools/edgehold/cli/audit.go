@@ -48,12 +48,13 @@ func auditLog(configured string) (*os.File, error) {
 		}
 		return f, nil
 	}
-	state := os.Getenv("XDG_STATE_HOME")
-	if home, err := os.UserHomeDir(); state == "" && err == nil {
-		state = filepath.Join(home, ".local", "state")
+	dir := os.Getenv("XDG_STATE_HOME")
+	if dir == "" {
+		home, _ := os.UserHomeDir() // without one the directory is not absolute
+		dir = filepath.Join(home, ".local", "state")
 	}
-	dir := filepath.Join(state, "edgehold")
-	if state == "" || os.MkdirAll(dir, 0o700) != nil {
+	dir = filepath.Join(dir, "edgehold")
+	if !filepath.IsAbs(dir) || os.MkdirAll(dir, 0o700) != nil {
 		return os.Stderr, nil
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "audit.log"), flags, 0o600)

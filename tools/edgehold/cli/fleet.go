@@ -137,17 +137,18 @@ func fleetGetCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, f := range list.GetFleets() {
-				if p := f.GetProblem(); p != nil {
-					return problem.New(problem.ParseKind(p.GetCode()), pop, "%s", p.GetMessage())
-				}
-				if a.output == "json" {
-					return printJSON(a.out, f)
-				}
-				a.printFleet(f)
-				return nil
+			if len(list.GetFleets()) == 0 {
+				return problem.NotFoundf("fleet", "PoP %s has no fleet %q; edgehold fleet list --pops %s shows what it has", pop, args[0], pop)
 			}
-			return problem.NotFoundf("fleet", "PoP %s has no fleet %q; edgehold fleet list --pops %s shows what it has", pop, args[0], pop)
+			f := list.GetFleets()[0]
+			if p := f.GetProblem(); p != nil {
+				return problem.New(problem.ParseKind(p.GetCode()), pop, "%s", p.GetMessage())
+			}
+			if a.output == "json" {
+				return printJSON(a.out, f)
+			}
+			a.printFleet(f)
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&pop, "pop", "", "the `POP`")
@@ -231,7 +232,7 @@ func (a *app) watchFleets(ctx context.Context, service fleetv1connect.FleetServi
 		if err != nil {
 			return false, err
 		}
-		defer stream.Close()
+		defer func() { _ = stream.Close() }()
 		for stream.Receive() {
 			known, heard = true, true
 			m := stream.Msg()
@@ -256,7 +257,7 @@ func (a *app) watchFleets(ctx context.Context, service fleetv1connect.FleetServi
 		return heard, err
 	})
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // a watch ends by being interrupted
 	}
 	return err
 }

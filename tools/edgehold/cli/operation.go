@@ -235,7 +235,7 @@ func (a *app) follow(ctx context.Context, service runbookv1connect.RunbookServic
 		if err != nil {
 			return false, err
 		}
-		defer stream.Close()
+		defer func() { _ = stream.Close() }()
 		for stream.Receive() {
 			heard, last = true, stream.Msg().GetOperation()
 			show.show(last)
