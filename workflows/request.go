@@ -19,7 +19,8 @@ const (
 	DefaultMaxErrorRatio = 0.01
 	// maxReason and maxKey are in bytes.
 	maxReason, maxKey = 512, 128
-	// MaxPops bounds the histories: an operation over that many stays below a fifth of what an engine allows.
+	// MaxPops bounds the histories: even an operation over that many, each step of each PoP in a task of its own, stays below
+	// the 51,200 events that an engine allows.
 	MaxPops = 1000
 )
 

@@ -199,19 +199,22 @@ func stopping(ctx context.Context) bool {
 	}
 }
 
+// maxTold is how often an operation is told of one PoP's drain: enough for a hundredth of what it began with, and for a
+// thousand PoPs still fewer than the ten thousand signals that a workflow may get. The end of a drain is told otherwise.
+const maxTold = 8
+
 // halves picks the numbers worth telling of: the first, and those at most half of the one told before.
 type halves struct {
-	any  bool
-	told int64
+	times int
+	told  int64
 }
 
 func (h *halves) news(open *int64) bool {
-	if open == nil || h.any && *open > h.told/2 {
+	if open == nil || h.times == maxTold || h.times > 0 && (*open > h.told/2 || *open == h.told) {
 		return false
 	}
-	fresh := !h.any || *open != h.told
-	h.any, h.told = true, *open
-	return fresh
+	h.times, h.told = h.times+1, *open
+	return true
 }
 
 // beat calls alive, which sends a heartbeat, at intervals until it is told to stop. Heartbeats also bring word of a

@@ -378,7 +378,7 @@ func summary(s workflows.Start) string {
 // last describes the newest operation of a fleet, or returns nil when there is none.
 func (r *Runbooks) last(ctx context.Context, workflowID string) (*workflow.WorkflowExecutionInfo, error) {
 	info, err := r.describe(ctx, workflowID, "")
-	if err != nil && problem.KindOf(err) == problem.NotFound {
+	if problem.KindOf(err) == problem.NotFound {
 		return nil, nil
 	}
 	return info, err

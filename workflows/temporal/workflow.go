@@ -217,7 +217,7 @@ func (c *course) begin(ctx workflow.Context, pops []string) {
 		}
 		// WaitForCancellation: an answer on its way says whether the PoP has switched.
 		f := workflow.ExecuteActivity(workflow.WithActivityOptions(c.pops, workflow.ActivityOptions{
-			ScheduleToCloseTimeout: in.Delay + in.Change.Deadline + 3*answerGrace, StartToCloseTimeout: in.Delay + in.Change.Deadline + 2*answerGrace,
+			ScheduleToCloseTimeout: in.Delay + in.Change.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + in.Change.Deadline + answerGrace + heartbeatTimeout,
 			HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
 			Summary: fmt.Sprintf("switch %s to %s", pop, op.To),
 		}), cutOverActivity, in)

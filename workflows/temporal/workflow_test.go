@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -427,15 +428,25 @@ func TestDrainIsFollowed(t *testing.T) {
 }
 
 func TestHalves(t *testing.T) {
-	var h halves
-	var told []string
-	for _, n := range []int64{100, 90, 50, 49, 25, 24, 3, 2, 1, 1, 0, 0} {
-		if h.news(&n) {
-			told = append(told, fmt.Sprint(n))
+	for open, want := range map[string]string{
+		"100 90 50 49 25 24 3 2 1 1 0 0":          "100 50 25 3 1 0",
+		"0 0 7 0":                                 "0",
+		"4096 2048 1024 512 256 128 64 32 16 8 4": "4096 2048 1024 512 256 128 64 32", // and no more than maxTold
+	} {
+		var h halves
+		var told []string
+		for _, s := range strings.Fields(open) {
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.news(&n) {
+				told = append(told, s)
+			}
 		}
-	}
-	if got := strings.Join(told, " "); got != "100 50 25 3 1 0" || h.news(nil) {
-		t.Errorf("told of %s", got)
+		if got := strings.Join(told, " "); got != want || h.news(nil) {
+			t.Errorf("of %s it told %s", open, got)
+		}
 	}
 }
 

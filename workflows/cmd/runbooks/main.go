@@ -85,8 +85,9 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "runbooks:", err)
 		os.Exit(1)
 	}
@@ -107,6 +108,7 @@ func command() *cobra.Command {
 	c.Fleet.Flags(fs, "fleet-")
 	fs.StringVar(&c.Fleet.Address, "fleet", c.Fleet.Address, "http(s)://host:port of the fleet service")
 	_ = fs.MarkHidden("fleet-address") // is there, and means the same
+	_ = fs.MarkHidden("fleet-timeout") // is there, and means nothing: each step has a deadline of its own
 	fs.BoolVar(&c.WorkerOnly, "worker-only", false, "run the worker without RunbookService")
 	fs.BoolVar(&c.Temporal.ServeOnly, "serve-only", false, "serve RunbookService without a worker")
 	return cmd
