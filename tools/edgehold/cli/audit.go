@@ -54,9 +54,10 @@ func auditLog(configured string) (*os.File, error) {
 		dir = filepath.Join(home, ".local", "state")
 	}
 	dir = filepath.Join(dir, "edgehold")
-	if !filepath.IsAbs(dir) || os.MkdirAll(dir, 0o700) != nil {
+	if !filepath.IsAbs(dir) {
 		return os.Stderr, nil
 	}
+	_ = os.MkdirAll(dir, 0o700) // without it the file cannot be opened
 	f, err := os.OpenFile(filepath.Join(dir, "audit.log"), flags, 0o600)
 	if err != nil {
 		return os.Stderr, nil //nolint:nilerr // the lines are not lost, and nobody asked for this file

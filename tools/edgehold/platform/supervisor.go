@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -228,7 +229,10 @@ func (s *supervisor) start(ctx context.Context, failed <-chan error) error {
 			return problem.Preconditionf("", "%s was not ready after %s; see %s or allow more with --timeout\n%s", e.name, s.cfg.Timeout, e.log, tail(e.log, 5))
 		}
 	}
-	if err := mergeKubeconfigs(s.state.Clusters, s.state.Kubeconfig); err != nil {
+	s.mu.Lock()
+	clusters := slices.Clone(s.state.Clusters) // an engine that is restarted now changes them
+	s.mu.Unlock()
+	if err := mergeKubeconfigs(clusters, s.state.Kubeconfig); err != nil {
 		return problem.Preconditionf("", "%w", err)
 	}
 	return s.update(func(st *State) { st.Phase = Ready })
