@@ -3,6 +3,7 @@ module edgehold.internal/e2e
 go 1.26.0
 
 require (
+	edgehold.internal/libs v0.0.0
 	edgehold.internal/services/fleet v0.0.0
 	edgehold.internal/tools/edge v0.0.0
 	edgehold.internal/tools/edgehold v0.0.0
@@ -16,7 +17,6 @@ require (
 )
 
 require (
-	edgehold.internal/libs v0.0.0 // indirect
 	github.com/blang/semver/v4 v4.0.0 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/emicklei/go-restful/v3 v3.13.0 // indirect

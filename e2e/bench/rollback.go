@@ -170,6 +170,9 @@ func (b *Rollback) live(ctx context.Context, t *Table) (median float64, err erro
 	return median, err
 }
 
+// enough requests of one run, half of them before the command: five runs are more than 100,000.
+const enough = 22_000
+
 // once cuts over to the bad release and rolls back, under traffic.
 func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, error) {
 	config := load.Default()
@@ -185,11 +188,17 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 	if err := s.AwaitSteady(ctx); err != nil {
 		return nil, err
 	}
+	if err := await(ctx, run, enough/2); err != nil {
+		return nil, err
+	}
 	command := time.Now()
 	if _, err := s.Run(ctx, "rollback", "--reason", "bench: back"); err != nil {
 		return nil, err
 	}
 	if err := s.AwaitSteady(ctx); err != nil {
+		return nil, err
+	}
+	if err := await(ctx, run, enough); err != nil {
 		return nil, err
 	}
 	r, err := report.New(report.Input{Command: command, Clusters: len(s.Clusters), Pops: s.Timelines(v1alpha1.Blue), Load: run.Stop()})
@@ -200,6 +209,18 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 		return nil, fmt.Errorf("%d of %d PoPs rolled back: %+v", r.RolledBack, r.Pops, r.Missing)
 	}
 	return &r.Rollback, nil
+}
+
+// await returns when a run has n requests.
+func await(ctx context.Context, run *load.Run, n int64) error {
+	for run.Snapshot().Requests < n {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // undo ships v2 to the active colour as a plain Deployment would get it, and undoes it with kubectl. Seconds from the

@@ -6,7 +6,7 @@ import (
 	"edgehold.internal/libs/pkgdoc"
 )
 
-func TestPackages(t *testing.T) {
+func TestHouseRules(t *testing.T) {
 	pkgdoc.Check(t, ".")
 	pkgdoc.Exported(t, ".")
 }

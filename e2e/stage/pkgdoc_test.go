@@ -1,0 +1,12 @@
+package stage
+
+import (
+	"testing"
+
+	"edgehold.internal/libs/pkgdoc"
+)
+
+func TestHouseRules(t *testing.T) {
+	pkgdoc.Check(t, "..")
+	pkgdoc.Exported(t, "..")
+}
