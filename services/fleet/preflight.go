@@ -105,7 +105,11 @@ func (o *Observation) Required(to Colour) int32 {
 	if active == nil {
 		return 1
 	}
-	return min(active.Desired, max(active.Ready, 1))
+	meant := active.Desired
+	if meant == 0 && o.Spec.Replicas > 0 {
+		meant = 1 // it is being given its size, or somebody took it away
+	}
+	return min(meant, max(active.Ready, 1))
 }
 
 // MustRamp reports whether a cutover to the colour has to bring its standby to size before it switches.

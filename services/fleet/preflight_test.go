@@ -23,7 +23,10 @@ func TestPreflight(t *testing.T) {
 		"as few as the active has": {func(o *Observation, _ *Change) { o.Green.Current, o.Blue.Ready = 2, 2 }, nil},
 		"the active is down":       {func(o *Observation, _ *Change) { o.Green.Current, o.Blue.Ready = 1, 0 }, nil},
 		"the active surges":        {func(o *Observation, _ *Change) { o.Blue.Ready = 6 }, nil},
-		"a fleet of no pods":       {func(o *Observation, _ *Change) { *o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0) }, nil},
+		"a fleet of no pods": {func(o *Observation, _ *Change) {
+			o.Spec.Replicas = 0
+			*o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0)
+		}, nil},
 		"another version":          {func(_ *Observation, c *Change) { c.Version = "v3" }, []string{"wrong_version"}},
 		"the version":              {func(_ *Observation, c *Change) { c.Version = "v2" }, nil},
 		"frozen":                   {freeze(-time.Hour, time.Hour), []string{"frozen?"}},
@@ -63,6 +66,7 @@ func TestPreflight(t *testing.T) {
 		"another Fleet":                      {func(o *Observation, _ *Change) { o.Rivals = []string{"edge-2"} }, []string{"misconfigured"}},
 		"no colour":                          {func(_ *Observation, c *Change) { c.To = "red" }, []string{"misconfigured"}},
 		"a standby that was made smaller":    {func(o *Observation, _ *Change) { *o.Green = scaled(*o.Green, 1) }, []string{"standby_not_ready?"}},
+		"both were scaled to nothing":        {func(o *Observation, _ *Change) { *o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0) }, []string{"standby_not_ready"}},
 		"several at once": {func(o *Observation, c *Change) {
 			c.Version, o.Green.Current = "v3", 1
 			freeze(0, time.Hour)(o, c)
