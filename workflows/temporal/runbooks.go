@@ -57,6 +57,7 @@ type Runbooks struct {
 	fleets     workflows.Fleets
 	log        *slog.Logger
 	warn       func(name, text string)
+	audit      func(ctx context.Context, operation string, d workflows.Decision, err error)
 	attributes atomic.Bool // the search attributes can be used
 	starting   chan struct{}
 	watches    watches
@@ -65,8 +66,10 @@ type Runbooks struct {
 var _ workflows.Operations = (*Runbooks)(nil)
 
 // Open returns Runbooks that connect with the first call. warn raises a named warning for the operator, and takes it
-// back when the text is empty. Close them.
-func Open(cfg Config, fleets workflows.Fleets, log *slog.Logger, warn func(name, text string)) (*Runbooks, error) {
+// back when the text is empty. audit keeps decisions that are not calls of their own: the abort of an operation that is
+// superseded, and why it was not aborted. Close them.
+func Open(cfg Config, fleets workflows.Fleets, log *slog.Logger, warn func(name, text string),
+	audit func(ctx context.Context, operation string, d workflows.Decision, err error)) (*Runbooks, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func Open(cfg Config, fleets workflows.Fleets, log *slog.Logger, warn func(name,
 	if err != nil {
 		return nil, err
 	}
-	r := &Runbooks{cfg: cfg, client: c, fleets: fleets, log: log, warn: warn, starting: make(chan struct{}, 1)}
+	r := &Runbooks{cfg: cfg, client: c, fleets: fleets, log: log, warn: warn, audit: audit, starting: make(chan struct{}, 1)}
 	r.watches.follow = r.follow
 	return r, nil
 }
@@ -236,8 +239,8 @@ func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Oper
 	} else if id != "" {
 		return r.Get(ctx, id)
 	}
-	replaced := s.Supersede && last.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
-	if replaced {
+	supersedes := s.Supersede && givesWay(last, s.Key)
+	if supersedes {
 		if s.Request, err = s.Request.Superseding(startOf(last).Start.Request); err != nil {
 			return workflows.Operation{}, err
 		}
@@ -246,7 +249,7 @@ func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Oper
 	if err != nil {
 		return workflows.Operation{}, err
 	}
-	if replaced {
+	if supersedes {
 		plan = nil // it was made while the other one changed PoPs
 		if s.Supersedes, err = r.replace(ctx, s, last.GetExecution()); err != nil {
 			return workflows.Operation{}, err
@@ -255,11 +258,21 @@ func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Oper
 	return r.begin(ctx, workflowID, started{s, sum}, plan)
 }
 
+// givesWay says whether an operation gives way to a start that supersedes: it runs, or it was aborted for this very start,
+// which was cut off then and comes again.
+func givesWay(last *workflow.WorkflowExecutionInfo, key string) bool {
+	return last.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING ||
+		slices.ContainsFunc(brief(last).Decisions, func(d workflows.Decision) bool { return d.Verb == workflows.Abort && d.Key == key })
+}
+
 // replace aborts an operation and returns its id when it has ended, or nothing when it ended otherwise. One that began
 // meanwhile is left alone: somebody else has decided on it just now.
 func (r *Runbooks) replace(ctx context.Context, s workflows.Start, e *common.WorkflowExecution) (string, error) {
 	id := OperationID(s.Request.Fleet, e.GetRunId())
-	if _, err := r.Decide(ctx, id, s.Superseded()); err != nil {
+	d := s.Superseded()
+	_, err := r.Decide(ctx, id, d)
+	r.audit(ctx, id, d, err)
+	if err != nil {
 		switch problem.KindOf(err) {
 		case problem.FailedPrecondition, problem.AlreadyExists: // it has ended, or somebody else has aborted it
 		default:
@@ -269,7 +282,7 @@ func (r *Runbooks) replace(ctx context.Context, s workflows.Start, e *common.Wor
 	limit, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	var op workflows.Operation
-	err := r.client.GetWorkflow(limit, e.GetWorkflowId(), e.GetRunId()).Get(limit, &op)
+	err = r.client.GetWorkflow(limit, e.GetWorkflowId(), e.GetRunId()).Get(limit, &op)
 	var closed *sdk.WorkflowExecutionError // by hand, in Temporal
 	switch {
 	case errors.As(err, &closed):
@@ -281,7 +294,6 @@ func (r *Runbooks) replace(ctx context.Context, s workflows.Start, e *common.Wor
 	case op.State != workflows.Aborted:
 		return "", nil
 	}
-	r.log.InfoContext(ctx, "operation superseded", "operation", id, "principal", s.Principal, "reason", s.Reason)
 	return id, nil
 }
 

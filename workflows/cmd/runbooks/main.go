@@ -18,6 +18,7 @@ import (
 	"edgehold.internal/libs/client"
 	"edgehold.internal/libs/problem"
 	"edgehold.internal/libs/service"
+	"edgehold.internal/workflows"
 	"edgehold.internal/workflows/rpc"
 	"edgehold.internal/workflows/temporal"
 )
@@ -61,7 +62,11 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 		return err
 	}
 	defer fleet.Close()
-	runbooks, err := temporal.Open(c.Temporal, rpc.NewFleets(fleet), server.Logger(), server.SetWarning)
+	runbooks, err := temporal.Open(c.Temporal, rpc.NewFleets(fleet), server.Logger(), server.SetWarning,
+		func(ctx context.Context, operation string, d workflows.Decision, err error) {
+			server.Audit(ctx, service.Act{Name: "runbooks/" + string(d.Verb), Principal: d.Principal, Reason: d.Reason, IdempotencyKey: d.Key,
+				Request: map[string]any{"id": operation}, Err: err})
+		})
 	if err != nil {
 		return err
 	}

@@ -230,7 +230,9 @@ func verifying(op *runbookv1.Operation) bool {
 
 func aRollbackSupersedes(s *stage) {
 	s.DrainTime, s.ErrorRatio = time.Hour, nil
-	release := s.begins(s.forward("release"))
+	first := s.forward("release")
+	first.Supersede = true // where nothing is under way it is a start like any other
+	release := s.begins(first)
 	s.until(release, verifying)
 	_, err := s.Start(s.ctx, s.request("back"))
 	refused(s, err, problem.AlreadyExists, "--supersede")
@@ -276,8 +278,10 @@ func aRollbackSupersedes(s *stage) {
 		s.Errorf("%v %v", got, err)
 	}
 	audit, err := os.ReadFile(s.runbooks.audit)
-	if err != nil || !strings.Contains(string(audit), `"supersede":true`) {
-		s.Errorf("the audit does not say that it superseded: %v\n%s", err, audit)
+	for _, said := range []string{`"supersede":true`, `"procedure":"runbooks/abort"`, `"request":{"id":"` + release + `"}`} {
+		if err != nil || !strings.Contains(string(audit), said) {
+			s.Errorf("the audit does not say %s: %v\n%s", said, err, audit)
+		}
 	}
 }
 
@@ -340,6 +344,13 @@ func abortWhileSwitching(s *stage) {
 	op := s.aborts(id)
 	if n := steps(op)[runbookv1.Step_STEP_FAILED]; n != 6 || !strings.Contains(op.GetWaves()[0].GetPops()[0].GetMessage(), "still switch until its deadline") {
 		s.Errorf("%v", op)
+	}
+	// A start that was cut off after it had aborted another, and comes again, still goes back from where that one went.
+	back := s.request("x")
+	back.Supersede = true
+	again := s.ends(s.begins(back), runbookv1.State_STATE_SUCCEEDED)
+	if again.GetSupersedes() != id || again.GetTo() != fleetv1.Colour_COLOUR_BLUE {
+		s.Errorf("%v", again)
 	}
 }
 
