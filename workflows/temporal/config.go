@@ -28,7 +28,7 @@ type Config struct {
 	Namespace string
 	// TaskQueue that operations run on. Default "edgehold-runbooks".
 	TaskQueue string
-	// CAFile, CertFile and KeyFile are PEM files. With any of them, or an API key, the connection is TLS.
+	// CAFile, CertFile and KeyFile are PEM files. With any of them, a ServerName or an API key, the connection is TLS.
 	CAFile, CertFile, KeyFile string
 	// ServerName that the server's certificate is checked against. Empty for the host of Address.
 	ServerName string
@@ -74,8 +74,11 @@ func (c *Config) Validate() error {
 	if _, port, err := net.SplitHostPort(d.Address); err != nil || port == "" {
 		return problem.Invalidf("temporal", "%q is not host:port", c.Address)
 	}
-	if strings.ContainsAny(d.Namespace, " '\"") || strings.ContainsAny(d.TaskQueue, " '\"") {
-		return problem.Invalidf("namespace", "namespace %q and task-queue %q must have no spaces and quotes", c.Namespace, c.TaskQueue)
+	if strings.ContainsAny(d.Namespace, " '\"") {
+		return problem.Invalidf("namespace", "%q has spaces or quotes; use the name of a Temporal namespace without them", c.Namespace)
+	}
+	if strings.ContainsAny(d.TaskQueue, " '\"") {
+		return problem.Invalidf("task-queue", "%q has spaces or quotes; use a name without them", c.TaskQueue)
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return problem.Invalidf("temporal-cert-file", "%q with temporal-key-file %q: set both or neither", c.CertFile, c.KeyFile)
@@ -93,7 +96,7 @@ func (c Config) options(log *slog.Logger) (client.Options, error) {
 	// decisions would be refused.
 	o.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: callTimeout,
 		Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}})}
-	if c.CAFile != "" || c.CertFile != "" || c.APIKeyFile != "" {
+	if c.CAFile != "" || c.CertFile != "" || c.ServerName != "" || c.APIKeyFile != "" {
 		conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 		if c.CAFile != "" {
 			pem, err := os.ReadFile(c.CAFile)

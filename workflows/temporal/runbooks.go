@@ -46,6 +46,8 @@ const (
 	// takeOverTimeout until the server hands out tasks to this worker's version. It is a matter of 0.3 s, and of seconds for
 	// a server that has just begun.
 	takeOverTimeout = 20 * time.Second
+	// healthInterval is how often Temporal is asked whether it is there, for the warning when it is not.
+	healthInterval = 5 * time.Second
 	// idPrefix of the workflow of a fleet's operation. There is one per fleet, so that Temporal refuses a second.
 	idPrefix = "fleet/"
 )
@@ -124,16 +126,21 @@ func (r *Runbooks) Run(ctx context.Context, ready func()) error {
 			return ignoreEnd(ctx, fmt.Errorf("the worker did not start: %w", err))
 		}
 		defer w.Stop()
+		r.log.InfoContext(ctx, "worker started", "deployment", Deployment, "build", Build(), "task_queue", r.cfg.TaskQueue)
 		if !r.cfg.KeepCurrent {
 			r.takeOver(background)
 		}
 	}
 	ready()
-	select {
-	case err := <-fatal:
-		return fmt.Errorf("the worker cannot go on: %w", err)
-	case <-ctx.Done():
-		return nil
+	for {
+		select {
+		case err := <-fatal:
+			return fmt.Errorf("the worker cannot go on: %w", err)
+		case <-ctx.Done():
+			return nil
+		case <-time.After(healthInterval):
+			r.answers(ctx)
+		}
 	}
 }
 
@@ -153,22 +160,30 @@ func (r *Runbooks) takeOver(ctx context.Context) {
 
 // connect returns when Temporal answers.
 func (r *Runbooks) connect(ctx context.Context) error {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := r.client.CheckHealth(attempt, &client.CheckHealthRequest{})
-		cancel()
-		if err == nil {
-			r.warn("temporal", "")
-			return nil
-		}
-		r.log.Debug("Temporal does not answer", "error", err)
-		r.warn("temporal", fmt.Sprintf("%s; start it, or check --temporal %s", unreachable, r.cfg.Address))
+	for !r.answers(ctx) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+	return nil
+}
+
+// answers says whether Temporal does, and raises a warning or takes it back.
+func (r *Runbooks) answers(ctx context.Context) bool {
+	attempt, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := r.client.CheckHealth(attempt, &client.CheckHealthRequest{})
+	if err == nil {
+		r.warn("temporal", "")
+		return true
+	}
+	if ctx.Err() == nil {
+		r.log.DebugContext(ctx, "Temporal does not answer", "error", err)
+		r.warn("temporal", fmt.Sprintf("%s; start it, or check --temporal %s", unreachable, r.cfg.Address))
+	}
+	return false
 }
 
 func ignoreEnd(ctx context.Context, err error) error {
@@ -518,7 +533,7 @@ func brief(info *workflow.WorkflowExecutionInfo) workflows.Operation {
 	}
 	e := info.GetExecution()
 	op = workflows.NewRun(OperationID(strings.TrimPrefix(e.GetWorkflowId(), idPrefix), e.GetRunId()), startOf(info).Start, info.GetStartTime().AsTime()).Operation()
-	op.Message = "under way; no worker tells how it stands"
+	op.Message = "under way; no worker tells how it stands: check that runbooks runs, with the build that it began with"
 	if p := info.GetSearchAttributes().GetIndexedFields()[StateAttribute.GetName()]; p != nil {
 		var s string
 		if converter.GetDefaultDataConverter().FromPayload(p, &s) == nil && s != "" {

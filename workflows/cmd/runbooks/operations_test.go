@@ -525,6 +525,12 @@ func TestTemporalIsKilled(t *testing.T) {
 	defer cancel()
 	_, err := s.Start(ctx, s.request("another"))
 	refused(s, err, problem.Unavailable, "edgehold rollback --direct")
+	s.eventually(func() error {
+		if h := s.health(); !strings.Contains(h, "temporal") {
+			return fmt.Errorf("no warning: %s", h)
+		}
+		return nil
+	})
 	engine(t, dir, port(t, server.address))
 	back := time.Now()
 	s.ends(id, runbookv1.State_STATE_SUCCEEDED)
@@ -534,6 +540,27 @@ func TestTemporalIsKilled(t *testing.T) {
 		s.Logf("it ended %v after Temporal was back", took)
 	}
 	s.onceEach()
+	s.eventually(func() error {
+		if h := s.health(); strings.Contains(h, "temporal") {
+			return fmt.Errorf("the warning stays: %s", h)
+		}
+		return nil
+	})
+}
+
+// health is what the process says of itself.
+func (s *stage) health() string {
+	s.Helper()
+	res, err := http.Get("http://" + s.runbooks.address + "/healthz")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return string(b)
 }
 
 // TestRecordedCourses plays courses whose histories are replayed by the tests of package temporal, and with -record
@@ -688,6 +715,7 @@ func TestConfigsThatCannotBe(t *testing.T) {
 		"worker-only":           func(c *Config) { c.WorkerOnly, c.Temporal.ServeOnly = true, true },
 		"temporal":              func(c *Config) { c.Temporal.Address = "nowhere" },
 		"namespace":             func(c *Config) { c.Temporal.Namespace = "it's" },
+		"task-queue":            func(c *Config) { c.Temporal.TaskQueue = "a queue" },
 		"temporal-cert-file":    func(c *Config) { c.Temporal.CertFile = "tls.crt" },
 		"temporal-api-key-file": func(c *Config) { c.Temporal.CertFile, c.Temporal.KeyFile, c.Temporal.APIKeyFile = "a", "b", "c" },
 		"address":               func(c *Config) { c.Fleet.Address = "ftp://fleet" },
