@@ -65,6 +65,16 @@ func Run(ctx context.Context, cfg Config) error {
 		fmt.Fprintf(cfg.Out, "engines: %d binaries in .edgehold/bin are up to date\n", binaries)
 		return nil
 	}
+	// What a build left that was killed; the lock says that none is running.
+	left, err := filepath.Glob(filepath.Join(bin, ".build-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
 	work, err := os.MkdirTemp(bin, ".build-")
 	if err != nil {
 		return err

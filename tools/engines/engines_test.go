@@ -140,7 +140,8 @@ func TestRun(t *testing.T) {
 	says("fleet", "bye")
 	write(t, root, "libs/libs.go", "package libs\n\nconst Greeting = \"back\"\n")
 
-	// A binary that was replaced by hand is built again.
+	// A binary that was replaced by hand is built again, and what a killed build left is removed.
+	write(t, root, ".edgehold/bin/.build-killed/edgehold-node", "")
 	write(t, root, ".edgehold/bin/edgehold-node", "#!/bin/sh\n")
 	if out, err := build(); err != nil || !strings.Contains(out, "built 2 of 2") {
 		t.Errorf("a replaced binary: %v\n%s", err, out)

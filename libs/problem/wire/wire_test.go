@@ -103,7 +103,7 @@ func TestProblem(t *testing.T) {
 			t.Errorf("%v is %v, want %v", tt.err, p.Kind, tt.kind)
 		}
 	}
-	if Problem(nil) != nil || Decode(nil) != nil || Decode(io.EOF) != io.EOF || Decode(own) != error(own) {
+	if Problem(nil) != nil || Decode(nil) != nil || !errors.Is(Decode(io.EOF), io.EOF) || Decode(own) != error(own) {
 		t.Error("what is no Connect error was changed")
 	}
 	if p := Problem(io.EOF); p.Sentence != "internal error" || !errors.Is(p, io.EOF) {
