@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,8 +40,12 @@ func loadCommand(ctx context.Context, args []string, stdout, stderr io.Writer) i
 	fs.IntVar(&cfg.MaxFailures, "max-failures", cfg.MaxFailures, "failures to keep whole")
 	fs.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of the schedule and the mix")
 	fs.StringVar(&output, "output", "-", "file for the result as JSON; - is standard output")
-	if err := fs.Parse(args); err != nil {
-		return flagExit(err, stderr)
+	if code, ok := parse(fs, args, stderr); !ok {
+		return code
+	}
+	if duration < 0 {
+		fmt.Fprintf(stderr, "edge load: --duration: %v is not allowed; use more than 0s, or 0s to send until SIGINT\n", duration)
+		return 2
 	}
 	cfg.Arrivals = load.Arrivals(arrivals)
 	for _, text := range targets {
@@ -104,21 +109,15 @@ func progress(ctx context.Context, run *load.Run, w io.Writer) {
 	}
 }
 
-func writeResult(r *load.Result, output string, stdout io.Writer) (err error) {
-	w := stdout
-	if output != "-" {
-		f, err := os.Create(output)
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if e := f.Close(); err == nil {
-				err = e
-			}
-		}()
-		w = f
+func writeResult(r *load.Result, output string, stdout io.Writer) error {
+	if output == "-" {
+		return json.NewEncoder(stdout).Encode(r)
 	}
-	return json.NewEncoder(w).Encode(r)
+	f, err := os.Create(output)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewEncoder(f).Encode(r), f.Close())
 }
 
 func summary(r *load.Result, w io.Writer) {

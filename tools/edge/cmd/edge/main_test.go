@@ -57,10 +57,12 @@ func TestExitCodes(t *testing.T) {
 		"serve --nope":                2,
 		"serve --fault ratio=2":       2,
 		"serve --pop a/b":             2,
+		"serve now":                   2,
 		"serve --listen 192.0.2.1:80": 1,
 		"load":                        2,
 		"load --target x":             2,
 		"load --target a=b --rate -1": 2,
+		"load --target a=127.0.0.1:1 --duration -1s": 2,
 	} {
 		var stderr bytes.Buffer
 		if code := run(t.Context(), strings.Fields(args), io.Discard, &stderr); code != want {

@@ -35,8 +35,8 @@ func serveCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	fs.DurationVar(&cfg.DrainJitter, "drain-jitter", cfg.DrainJitter, "time within which a drain ends the streams")
 	fs.DurationVar(&cfg.LameDuck, "lame-duck", cfg.LameDuck, "on SIGTERM, close the listener once no connection has come for this long")
 	fs.DurationVar(&cfg.StopGrace, "stop-grace", cfg.StopGrace, "on SIGTERM, time for open connections to end")
-	if err := fs.Parse(args); err != nil {
-		return flagExit(err, stderr)
+	if code, ok := parse(fs, args, stderr); !ok {
+		return code
 	}
 	var err error
 	if cfg.Fault, err = edge.ParseFault(fault); err != nil {
@@ -83,11 +83,17 @@ func frugal() {
 	}
 }
 
-// flagExit is 0 for --help and 2 for what pflag could not read.
-func flagExit(err error, stderr io.Writer) int {
-	if errors.Is(err, pflag.ErrHelp) {
-		return 0
+// parse reads the flags. When it is not ok, the command ends with the code: 0 for --help, 2 for what cannot be read.
+func parse(fs *pflag.FlagSet, args []string, stderr io.Writer) (code int, ok bool) {
+	switch err := fs.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0, false
+	case err != nil:
+		fmt.Fprintf(stderr, "%s: %v; --help lists the flags\n", fs.Name(), err)
+		return 2, false
+	case fs.NArg() > 0:
+		fmt.Fprintf(stderr, "%s: it takes flags only, and %q is none\n", fs.Name(), fs.Arg(0))
+		return 2, false
 	}
-	fmt.Fprintln(stderr, "edge:", err)
-	return 2
+	return 0, true
 }
