@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"edgehold.internal/libs/problem"
 )
@@ -165,21 +166,24 @@ func (r Report) print(w io.Writer) error {
 	}
 	fmt.Fprintf(w, "platform %s  %s  supervisor %d  up %s\n\n", phase, r.Dir, r.Supervisor.PID, short(r.Supervisor.Age()))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ENGINE\tHEALTH\tADDRESS\tBLOCK\tPID\tUPTIME\tRSS MIB\tRESTARTS\tLAST EXIT")
+	fmt.Fprintln(t, "ENGINE\tHEALTH\tADDRESS\tPID\tUPTIME\tMIB\tRESTARTS")
+	problems := ""
 	for i, e := range r.Engines {
 		h := r.Health[i]
-		health, block := "ok", "-"
+		health, restarts := "ok", fmt.Sprint(e.Restarts)
 		if !h.OK {
-			health = h.Problem
+			health = "bad"
+			problems += fmt.Sprintf("%s: %s\n", e.Name, h.Problem)
 		}
-		if c, err := r.Cluster(e.Cluster); err == nil {
-			block = c.Block.String()
+		if e.LastExit != "" {
+			restarts += " (" + e.LastExit + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", e.Name, health, dash(h.Address), block, e.Process.PID, short(h.Uptime), h.RSS>>20, e.Restarts, dash(e.LastExit))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", e.Name, health, dash(h.Address), e.Process.PID, short(h.Uptime), h.RSS>>20, restarts)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	fmt.Fprint(w, problems)
 	if r.Temporal != nil {
 		fmt.Fprintf(w, "\nui          %s", dash(r.Temporal.UI))
 	}
@@ -212,8 +216,7 @@ type progressPrinter struct {
 func newProgress(w io.Writer) *progressPrinter {
 	p := &progressPrinter{w: w, began: time.Now()}
 	if f, ok := w.(*os.File); ok {
-		info, err := f.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+		p.terminal = term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 	}
 	return p
 }
