@@ -143,6 +143,8 @@ func (r *Report) verdict(to string) (string, bool) {
 		fmt.Fprintf(&b, "All %d PoPs are back on %s.", r.Pops, to)
 	case good && r.ToLastCutover != nil:
 		fmt.Fprintf(&b, "%s was back on %s %s after the command.", r.in.Pops[0].Name, to, seconds(r.ToLastCutover))
+	case good:
+		fmt.Fprintf(&b, "%s is back on %s.", r.in.Pops[0].Name, to)
 	default:
 		var left []string
 		for _, p := range r.in.Pops {
