@@ -100,7 +100,7 @@ func (e *Error) With(key, value string) *Error {
 	return &c
 }
 
-// New returns an error of the kind; a %w in the format becomes its cause.
+// New returns an error of the kind. A %w in the format becomes its cause, and the text of that a part of the sentence.
 func New(kind Kind, field, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Kind: kind, Field: field, Sentence: err.Error(), Cause: errors.Unwrap(err)}

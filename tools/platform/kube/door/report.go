@@ -30,9 +30,9 @@ type Report struct {
 	Changed time.Time `json:"changed"`
 	// Open connections, those being dialled included.
 	Open int64 `json:"open"`
-	// Refused connections: no endpoint, or over the limit.
+	// Refused connections that no colour got: there was no endpoint, or they were over the limit.
 	Refused int64 `json:"refused"`
-	// DialFailed counts connections whose endpoint could not be reached.
+	// DialFailed counts connections that their endpoint refused, or that did not reach it.
 	DialFailed int64 `json:"dial_failed"`
 	// Colours by the colour of the endpoints' pods, "" for none: those of now, and all that ever were.
 	Colours map[string]ColourReport `json:"colours"`
@@ -51,7 +51,8 @@ type ColourReport struct {
 	Accepted int64 `json:"accepted"`
 	// LastAccepted is when the last one was; null for never.
 	LastAccepted *time.Time `json:"last_accepted"`
-	DialFailed   int64      `json:"dial_failed"`
+	// DialFailed counts connections that endpoints of the colour refused, or that did not reach them.
+	DialFailed int64 `json:"dial_failed"`
 	// BytesIn and BytesOut are those to and from the endpoints.
 	BytesIn  int64 `json:"bytes_in"`
 	BytesOut int64 `json:"bytes_out"`
