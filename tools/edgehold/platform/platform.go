@@ -12,6 +12,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -212,6 +214,9 @@ func spawn(ctx context.Context, cfg Config) (State, error) {
 	cmd := exec.Command(cfg.Executable, args...) //nolint:noctx // it outlives this call
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = cfg.Dir, crash, crash, []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What a shell opened for this process, such as a file that it holds a lock on, is not for the platform to keep open. A
+	// kernel before 5.11 cannot say so.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		_ = write.Close()
 		return State{}, fmt.Errorf("cannot start the supervisor: %w", err)

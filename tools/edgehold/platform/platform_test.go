@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,8 +99,23 @@ func TestUpIsReadyAndDownLeavesNothing(t *testing.T) {
 	cfg := fakes(t)
 	var steps []string
 	cfg.Progress = func(p platform.Progress) { steps = append(steps, p.Engine) }
+	// A file that the caller has open, as a shell's lock, which is inherited.
+	lent := filepath.Join(t.TempDir(), "lock")
+	fd, err := syscall.Open(lent, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
 	s := up(t, cfg)
 	ids := everything(t, s)
+	for _, id := range ids {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", id.PID))
+		for _, f := range files {
+			if to, _ := os.Readlink(f); to == lent {
+				t.Errorf("process %d keeps a file of the caller's open", id.PID)
+			}
+		}
+	}
 
 	slices.Sort(steps)
 	if diff := cmp.Diff([]string{"", "control-plane-1", "control-plane-2", "node-1", "node-2", "temporal"}, steps); diff != "" {
