@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-
 	"os"
 	"os/exec"
 	"path/filepath"
