@@ -261,8 +261,8 @@ type PopCutover struct {
 	Left    *int64
 }
 
-// Fleets is what operations need of the fleet service. Errors are *problem.Error; of kind Unavailable when asking again
-// may help.
+// Fleets is what operations need of the fleet service. Errors are *problem.Error; of kind Unavailable or ResourceExhausted
+// when asking again may help.
 type Fleets interface {
 	// Plan says what a request would do and changes nothing. Invalid, NotFound or FailedPrecondition when the request as
 	// a whole cannot work; what stands in the way of one PoP is in its PopPlan.

@@ -10,7 +10,8 @@ import (
 	"edgehold.internal/libs/problem"
 )
 
-// encode makes a failure of a problem that decode can read again. Only unavailable is worth a retry.
+// encode makes a failure of a problem that decode can read again. What cannot be reached, or has too much to do, is worth
+// a retry.
 func encode(err error) error {
 	if err == nil {
 		return nil
@@ -20,7 +21,7 @@ func encode(err error) error {
 		return err
 	}
 	return sdk.NewApplicationErrorWithOptions(p.Sentence, p.Kind.String(), sdk.ApplicationErrorOptions{
-		NonRetryable: p.Kind != problem.Unavailable, Details: []any{p.Field, p.Meta}})
+		NonRetryable: p.Kind != problem.Unavailable && p.Kind != problem.ResourceExhausted, Details: []any{p.Field, p.Meta}})
 }
 
 // decode is the inverse of encode. Other failures become problems with a sentence of their own.

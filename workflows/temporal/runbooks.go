@@ -26,6 +26,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
 	sdkworkflow "go.temporal.io/sdk/workflow"
+	"golang.org/x/sync/errgroup"
 
 	"edgehold.internal/libs/problem"
 	"edgehold.internal/workflows"
@@ -569,14 +570,20 @@ func (r *Runbooks) List(ctx context.Context, fleet string, size int, token strin
 		return nil, "", outage(err)
 	}
 	ops := make([]workflows.Operation, len(list.GetExecutions()))
+	var g errgroup.Group
+	g.SetLimit(32) // questions to a worker at one time; one that is not there does not answer any
 	for i, info := range list.GetExecutions() {
-		if info.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING { // one per fleet at the most
+		if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			ops[i] = brief(info)
+			continue
+		}
+		g.Go(func() error {
 			ops[i] = r.load(ctx, info)
 			ops[i].Waves = nil
-		} else {
-			ops[i] = brief(info)
-		}
+			return nil
+		})
 	}
+	_ = g.Wait() // none fails
 	slices.SortStableFunc(ops, func(a, b workflows.Operation) int { return b.StartedAt.Compare(a.StartedAt) })
 	return ops, makeToken(list.GetNextPageToken()), nil
 }

@@ -231,8 +231,11 @@ func TestFleetServiceIsDownAndComesUp(t *testing.T) {
 	}
 	refusals := 4
 	f.cutOver = func(context.Context, workflows.Change) (workflows.Report, error) {
-		if refusals--; refusals > 0 {
+		switch refusals--; refusals {
+		case 3, 2:
 			return workflows.Report{}, problem.Unavailablef("connection refused")
+		case 1:
+			return workflows.Report{}, problem.New(problem.ResourceExhausted, "", "512 calls under way")
 		}
 		return workflows.Report{Step: workflows.Switched, From: workflows.Green, SwitchedAt: switchedAt}, nil
 	}
