@@ -407,7 +407,7 @@ func summary(s workflows.Start) string {
 func (r *Runbooks) last(ctx context.Context, workflowID string) (*workflow.WorkflowExecutionInfo, error) {
 	info, err := r.describe(ctx, workflowID, "")
 	if problem.KindOf(err) == problem.NotFound {
-		return nil, nil
+		info, err = nil, nil
 	}
 	return info, err
 }
