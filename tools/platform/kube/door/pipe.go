@@ -95,7 +95,7 @@ func (s *source) copyTo(to *net.TCPConn, count *atomic.Int64) error {
 		}
 		buffers.Put(s.buffer)
 		s.buffer = nil
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -111,11 +111,11 @@ func (s *source) read(fd uintptr) bool {
 	}
 	for {
 		s.n, s.err = syscall.Read(int(fd), s.buffer[:])
-		if s.err != syscall.EINTR {
+		if !errors.Is(s.err, syscall.EINTR) {
 			break
 		}
 	}
-	if s.err == syscall.EAGAIN {
+	if errors.Is(s.err, syscall.EAGAIN) {
 		buffers.Put(s.buffer)
 		s.buffer = nil
 		return false

@@ -82,7 +82,7 @@ func (g *guard) start() (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer read.Close()
-	cmd := exec.Command(g.command[0], g.command[1:]...)
+	cmd := exec.Command(g.command[0], g.command[1:]...) //nolint:noctx // it lives as long as its standard input
 	cmd.Stdin, cmd.Stderr = read, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of reach of what is sent to our own group
 	g.mu.Lock()

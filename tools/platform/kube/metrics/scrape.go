@@ -47,7 +47,7 @@ func targetOf(pod *corev1.Pod) (target, bool, error) {
 	}
 	ip, err := netip.ParseAddr(pod.Status.PodIP)
 	if err != nil {
-		return t, false, nil // none yet
+		return t, false, nil //nolint:nilerr // it has no address yet
 	}
 	text := cmp.Or(pod.Annotations[portAnnotation], "80")
 	port, err := strconv.ParseUint(text, 10, 16)
@@ -208,7 +208,7 @@ func (s *scraper) round(ctx context.Context) {
 			at := s.config.Clock.Now()
 			readings, err := s.scrape(ctx, t)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // asked to stop
 			}
 			if s.store.add(t, s.config.Window, at, readings, err) {
 				if err != nil {

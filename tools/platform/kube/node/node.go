@@ -165,7 +165,7 @@ func serve(ctx context.Context, cfg Config, restConfig *rest.Config, client kube
 func part(ctx context.Context, name string, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // it was asked to stop
 	case err == nil:
 		return fmt.Errorf("%s: stopped by itself", name)
 	default:

@@ -91,7 +91,7 @@ func (s Schedule) Watch(ctx context.Context, verdict bool, check Check, report f
 		pause := s.Period - time.Since(began)
 		if eager && retry < pause {
 			// Not past the moment when the next failure counts.
-			pause = min(retry, max(counted.Add(s.Period).Sub(time.Now()), time.Millisecond))
+			pause = min(retry, max(time.Until(counted.Add(s.Period)), time.Millisecond))
 			retry *= 2
 		}
 		if !sleep(ctx, pause) {

@@ -173,7 +173,7 @@ func (p *Pod) run() {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer stopSidecars()
-	if p.initialize(sidecars, &group) {
+	if p.startInit(sidecars, &group) {
 		var mains sync.WaitGroup
 		for _, c := range p.mains {
 			mains.Go(func() { c.supervise(p.stopping) })
@@ -183,8 +183,8 @@ func (p *Pod) run() {
 	p.Stop(grace(pod)) // what is left of a stop that was asked for, or a full one for the sidecars of a pod that is done
 }
 
-// initialize runs the init containers one after the other, and starts sidecars among them. It returns whether the pod may go on.
-func (p *Pod) initialize(sidecars context.Context, group *sync.WaitGroup) bool {
+// startInit runs the init containers one after the other, and starts sidecars among them. It returns whether the pod may go on.
+func (p *Pod) startInit(sidecars context.Context, group *sync.WaitGroup) bool {
 	for _, c := range p.inits {
 		if c.sidecar() {
 			group.Go(func() { c.supervise(sidecars) })
