@@ -96,8 +96,8 @@ func (r *Runbooks) Close() { r.client.Close() }
 // Run connects, creates what is missing, calls ready, and works until ctx ends. Until Temporal can be reached it raises
 // a warning and tries on. An error is what trying again cannot mend.
 func (r *Runbooks) Run(ctx context.Context, ready func()) error {
-	if err := r.connect(ctx); err != nil {
-		return ignoreEnd(ctx, err)
+	if !r.connect(ctx) {
+		return nil
 	}
 	background, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -124,7 +124,10 @@ func (r *Runbooks) Run(ctx context.Context, ready func()) error {
 			}
 		})
 		if err := w.Start(); err != nil {
-			return ignoreEnd(ctx, fmt.Errorf("the worker did not start: %w", err))
+			if ctx.Err() == nil {
+				return fmt.Errorf("the worker did not start: %w", err)
+			}
+			return nil // it was stopped before
 		}
 		defer w.Stop()
 		r.log.InfoContext(ctx, "worker started", "deployment", Deployment, "build", Build(), "task_queue", r.cfg.TaskQueue)
@@ -159,16 +162,16 @@ func (r *Runbooks) takeOver(ctx context.Context) {
 	}
 }
 
-// connect returns when Temporal answers.
-func (r *Runbooks) connect(ctx context.Context) error {
+// connect says whether Temporal has answered before ctx ended.
+func (r *Runbooks) connect(ctx context.Context) bool {
 	for !r.answers(ctx) {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-	return nil
+	return true
 }
 
 // answers says whether Temporal does, and raises a warning or takes it back.
@@ -185,13 +188,6 @@ func (r *Runbooks) answers(ctx context.Context) bool {
 		r.warn("temporal", fmt.Sprintf("%s; start it, or check --temporal %s", unreachable, r.cfg.Address))
 	}
 	return false
-}
-
-func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 func (r *Runbooks) tell(ctx context.Context, to sdkworkflow.Execution, signal string, rep workflows.Report) error {
