@@ -184,7 +184,7 @@ func TestCrossOrigin(t *testing.T) {
 // TestSlowBody sends the beginning of a body and no more.
 func TestSlowBody(t *testing.T) {
 	s := start(t, Config{}, &fleet{}, func(s *Server) {
-		s.bodyTime = 50 * time.Millisecond
+		s.bodyTime = 250 * time.Millisecond
 		s.HandleHTTP("POST /plain", Route{}, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if _, err := io.ReadAll(req.Body); err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
@@ -215,7 +215,7 @@ func TestSlowBody(t *testing.T) {
 		text, _ := io.ReadAll(res.Body)
 		return res.StatusCode, string(text)
 	}
-	const late = "the request's body did not arrive within 50ms"
+	const late = "the request's body did not arrive within 250ms"
 	if status, body := send("/edgehold.fleet.v1.FleetService/CutOver", "application/json", 100, "{"); status != http.StatusGatewayTimeout || !strings.Contains(body, late) {
 		t.Errorf("a slow call: %d %s", status, body)
 	}

@@ -120,12 +120,13 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // startControlPlane returns the kubeconfig of a cluster that lives as long as the test.
 func startControlPlane(t *testing.T) string {
 	t.Helper()
-	binary := os.Getenv("EDGEHOLD_CONTROL_PLANE")
-	if binary == "" {
-		binary = filepath.Join("..", "..", "..", "..", ".edgehold", "bin", "edgehold-control-plane")
+	dir := os.Getenv("EDGEHOLD_BIN")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "..", ".edgehold", "bin")
 	}
+	binary := filepath.Join(dir, "edgehold-control-plane")
 	if _, err := os.Stat(binary); err != nil {
-		t.Skipf("no control plane; build one or set EDGEHOLD_CONTROL_PLANE: %v", err)
+		t.Skipf("no control plane; run `make build` first, or set EDGEHOLD_BIN: %v", err)
 	}
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
