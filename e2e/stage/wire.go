@@ -50,7 +50,7 @@ func (w *Wire) pass(near net.Conn) {
 		return
 	}
 	defer w.release(near)
-	far, err := net.DialTimeout("tcp", w.target, time.Second)
+	far, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", w.target)
 	if err != nil {
 		return
 	}

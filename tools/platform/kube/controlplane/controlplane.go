@@ -110,7 +110,7 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	return within(cfg.StopGrace, func() error {
 		err := group.Wait()
 		stopAPI()
-		_ = <-api // what it says at the end of a stop that was asked for
+		<-api //nolint:errcheck // what it says at the end of a stop that was asked for
 		return err
 	})
 }

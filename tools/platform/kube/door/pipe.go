@@ -38,8 +38,8 @@ func (l *link) direction(to, from *net.TCPConn, count *atomic.Int64) {
 		return
 	}
 	if l.ended.Add(1) == 2 {
-		l.client.Close()
-		l.backend.Close()
+		_ = l.client.Close()
+		_ = l.backend.Close()
 		return
 	}
 	// It has said all that it will, and may still go away before it has heard all.

@@ -81,7 +81,7 @@ func GRPC(address, service string) Check {
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		resp, err := health.NewHealthClient(conn).Check(ctx, &health.HealthCheckRequest{Service: service})
 		if err != nil {
 			return err
