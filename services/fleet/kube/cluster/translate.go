@@ -139,10 +139,10 @@ func (s *site) record(f *v1alpha1.Fleet, reason, note string) {
 	}
 	s.connections.tasks.Go(func() {
 		defer func() { <-s.connections.events }()
-		// The next second belongs to the cutover itself: hundreds of Events would compete with its patches.
+		// The next seconds belong to the cutover itself: hundreds of Events would compete with its patches.
 		select {
 		case <-s.connections.closing:
-		case <-time.After(time.Second):
+		case <-time.After(3 * time.Second):
 		}
 		ctx, cancel := context.WithTimeout(s.connections.ctx, 5*time.Second)
 		defer cancel()

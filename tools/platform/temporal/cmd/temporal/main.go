@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -26,6 +27,10 @@ func main() {
 }
 
 func run() error {
+	if os.Getenv("GOGC") == "" {
+		// Its garbage is short-lived and much, and a busy machine pays for its collection in how fast an operation begins.
+		debug.SetGCPercent(200)
+	}
 	var cfg temporal.Config
 	fs := pflag.NewFlagSet("edgehold-temporal", pflag.ContinueOnError)
 	fs.StringVar(&cfg.Dir, "dir", "", "directory of the database and the remembered ports (required)")
