@@ -72,22 +72,26 @@ func (d *decider) conditions() {
 
 func (d *decider) rollbackReady() {
 	o := d.o
+	standby := o.Served().Other()
+	if d.flip != nil {
+		standby = d.flip.From // what is written speaks of the time after the switch
+	}
 	var first *Blocker
 	// Freezes and other writers are no fault of the standby.
-	for _, b := range Preflight(o, Change{To: o.Served().Other()}) {
+	for _, b := range Preflight(o, Change{To: standby}) {
 		if b.Reason != Frozen && b.Reason != ContendedBy && b.Reason != NoHeadroom && b.Reason != OverQuota {
 			first = &b
 			break
 		}
 	}
-	to := o.Deployment(o.Served().Other())
+	to := o.Deployment(standby)
 	switch {
 	case first != nil:
 		d.condition(ConditionRollbackReady, "False", "StandbyNotReady", "%s", first.Message)
-	case o.MustRamp(o.Served().Other()):
-		d.condition(ConditionRollbackReady, "False", "MustRamp", "%s must be ramped from %d to %d ready pods first", o.Served().Other(), to.Current, o.Required(o.Served().Other()))
+	case o.MustRamp(standby):
+		d.condition(ConditionRollbackReady, "False", "MustRamp", "%s must be ramped from %d to %d ready pods first", standby, to.Current, o.Required(standby))
 	default:
-		d.condition(ConditionRollbackReady, "True", "StandbyReady", "%s (%s) could take the traffic now", o.Served().Other(), orUnknown(to.Version))
+		d.condition(ConditionRollbackReady, "True", "StandbyReady", "%s (%s) could take the traffic now", standby, orUnknown(to.Version))
 	}
 }
 

@@ -373,6 +373,11 @@ func (s *sim) check(o *Observation, d *Decision) {
 			wrong("%s set the selector %d times", id, s.switches[id])
 		}
 	}
+	for _, c := range d.Status.Conditions {
+		if c.Type == ConditionRollbackReady && c.Status == "True" && served != None && !strings.HasPrefix(c.Message, string(served.Other())) {
+			wrong("%s will be served, and the condition %s says: %s", served, c.Type, c.Message)
+		}
+	}
 	if d.Pods.Drain != None && d.Pods.Drain == served {
 		wrong("the colour that is served is told to drain")
 	}
