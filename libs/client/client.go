@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -116,8 +117,7 @@ type Client struct {
 	options   []connect.ClientOption
 }
 
-// New returns a client; it connects with the first call. Errors are *problem.Error of kind Invalid, or those of reading the
-// files.
+// New returns a client; it connects with the first call. Errors are *problem.Error of kind Invalid.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.TokenFile != "" {
 		if c.token, err = reload.Open(parseToken, cfg.TokenFile); err != nil {
-			return nil, fmt.Errorf("token-file %s: %w", cfg.TokenFile, err)
+			return nil, unreadable(err, map[string]string{cfg.TokenFile: "token-file"})
 		}
 	}
 	interceptors := []connect.Interceptor{interceptor{c}}
@@ -251,7 +251,7 @@ func clientTLS(cfg Config) (*tls.Config, error) {
 			return pool, nil
 		}, cfg.CAFile)
 		if err != nil {
-			return nil, err
+			return nil, unreadable(err, map[string]string{cfg.CAFile: "ca-file"})
 		}
 		out.RootCAs = roots.Get()
 	}
@@ -264,11 +264,20 @@ func clientTLS(cfg Config) (*tls.Config, error) {
 			return &pair, nil
 		}, cfg.CertFile, cfg.KeyFile)
 		if err != nil {
-			return nil, err
+			return nil, unreadable(err, map[string]string{cfg.CertFile: "cert-file", cfg.KeyFile: "key-file"})
 		}
 		out.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.Fresh(fresh), nil }
 	}
 	return out, nil
+}
+
+// unreadable names the field of a file that cannot be read.
+func unreadable(err error, fields map[string]string) error {
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return problem.Invalidf(fields[file.Path], "%q cannot be read: %w", file.Path, file.Err)
+	}
+	return err
 }
 
 func userAgent() string {

@@ -195,7 +195,7 @@ func TestTokenFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := New(Config{Address: s.URL, TokenFile: file}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := New(Config{Address: s.URL, TokenFile: file}); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "token-file: ") {
 		t.Errorf("without the file: %v", err)
 	}
 	put("two words\n")
@@ -278,6 +278,18 @@ func TestValidate(t *testing.T) {
 		}
 		if err != nil && problem.KindOf(err) != problem.Invalid {
 			t.Errorf("%v is %v", err, problem.KindOf(err))
+		}
+	}
+}
+
+func TestMissingFiles(t *testing.T) {
+	for want, cfg := range map[string]Config{
+		`ca-file: "no-such-ca" cannot be read: `:     {CAFile: "no-such-ca"},
+		`cert-file: "no-such-cert" cannot be read: `: {CertFile: "no-such-cert", KeyFile: "no-such-key"},
+	} {
+		cfg.Address = "https://127.0.0.1:80"
+		if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

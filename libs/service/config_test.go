@@ -87,12 +87,16 @@ func TestFlags(t *testing.T) {
 
 // TestMissingFiles is a service that is told of files that are not there: it must not start without them.
 func TestMissingFiles(t *testing.T) {
-	for _, cfg := range []Config{
-		{Name: "fleet", TokensFile: "no-such-tokens"},
-		{Name: "fleet", TLSCert: "no-such-cert", TLSKey: "no-such-key"},
+	there := write(t, []byte(tokens))[0]
+	for want, cfg := range map[string]Config{
+		"--tokens-file no-such-tokens: ":              {TokensFile: "no-such-tokens"},
+		`--tls-cert: "no-such-cert" cannot be read: `: {TLSCert: "no-such-cert", TLSKey: "no-such-key"},
+		`--tls-key: "no-such-key" cannot be read: `:   {TLSCert: there, TLSKey: "no-such-key"},
+		`--client-ca: "no-such-ca" cannot be read: `:  {TLSCert: there, TLSKey: there, ClientCA: "no-such-ca", TokensFile: there},
 	} {
-		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "no-such") {
-			t.Errorf("got %v", err)
+		cfg.Name = "fleet"
+		if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

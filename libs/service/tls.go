@@ -3,6 +3,8 @@ package service
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io/fs"
 	"slices"
 
 	"edgehold.internal/libs/problem"
@@ -10,13 +12,13 @@ import (
 )
 
 // openTLS reads the certificate, its key and, when there is one, the authorities of client certificates. They are one
-// value, so that a handshake never sees half of a change.
+// value, so that a handshake never sees half of a change. Errors are *problem.Error of kind Invalid.
 func openTLS(cfg Config) (*reload.Value[*tls.Config], error) {
-	paths := []string{cfg.TLSCert, cfg.TLSKey}
+	paths, flags := []string{cfg.TLSCert, cfg.TLSKey}, map[string]string{cfg.TLSCert: "--tls-cert", cfg.TLSKey: "--tls-key"}
 	if cfg.ClientCA != "" {
-		paths = append(paths, cfg.ClientCA)
+		paths, flags[cfg.ClientCA] = append(paths, cfg.ClientCA), "--client-ca"
 	}
-	return reload.Open(func(contents [][]byte) (*tls.Config, error) {
+	v, err := reload.Open(func(contents [][]byte) (*tls.Config, error) {
 		pair, err := tls.X509KeyPair(contents[0], contents[1])
 		if err != nil {
 			return nil, problem.Invalidf("--tls-cert", "%q and --tls-key %q are not a PEM certificate and its key: %w", cfg.TLSCert, cfg.TLSKey, err)
@@ -33,6 +35,11 @@ func openTLS(cfg Config) (*reload.Value[*tls.Config], error) {
 		}
 		return c, nil
 	}, paths...)
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return nil, problem.Invalidf(flags[file.Path], "%q cannot be read: %w", file.Path, file.Err)
+	}
+	return v, err
 }
 
 // serverTLS returns a configuration that takes each handshake's from v.
