@@ -379,7 +379,7 @@ func TestConfigFile(t *testing.T) {
 		"fleet: [1]":                           "--config: " + path + ": cannot unmarshal array as fleet" + allowed,
 		"[fleet]":                              "--config: " + path + ": cannot unmarshal array" + allowed,
 		"fleet: 127.0.0.1:7300":                path + `: fleet: "127.0.0.1:7300" is not allowed: http://host:port or https://host:port`,
-		"fleet: http://x\ntokenFile: /nowhere": path + ": fleet: token-file /nowhere: open /nowhere: no such file or directory",
+		"fleet: http://x\ntokenFile: /nowhere": path + ": fleet: token-file: \"/nowhere\" cannot be read: no such file or directory",
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
