@@ -168,7 +168,7 @@ func (d *decider) expired(c *Cutover, ch Change, why string) bool {
 		d.m.declared = o.Clock.Uptime
 		d.m.budget = o.Spec.Timeout
 		if !ch.Deadline.IsZero() {
-			d.m.budget = ch.Deadline.Sub(ch.At)
+			d.m.budget = min(ch.Deadline.Sub(ch.At), MaxDeadline) // a person may write anything
 		}
 		d.m.budget -= o.age(ch)
 	}

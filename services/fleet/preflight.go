@@ -94,7 +94,11 @@ func (o *Observation) rival() (Writer, bool) {
 		return Writer{}, false
 	}
 	undone := last.Outcome == Running || last.Outcome == Completed || last.Contended >= MaxContention
-	return w, undone && o.Clock.Earliest.Sub(w.At) < contentionMemory
+	now := o.Clock.Server // whose stamp it is
+	if now.IsZero() {
+		now = o.Clock.Earliest
+	}
+	return w, undone && now.Sub(w.At) < contentionMemory
 }
 
 // Required is how many ready pods a colour must have before it may be served: as many as the served one has, at least one,

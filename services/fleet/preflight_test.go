@@ -65,8 +65,12 @@ func TestPreflight(t *testing.T) {
 		"a Deployment that takes both":       {func(o *Observation, _ *Change) { delete(o.Blue.Selector, ColourLabel) }, []string{"misconfigured"}},
 		"another Fleet":                      {func(o *Observation, _ *Change) { o.Rivals = []string{"edge-2"} }, []string{"misconfigured"}},
 		"no colour":                          {func(_ *Observation, c *Change) { c.To = "red" }, []string{"misconfigured"}},
-		"a standby that was made smaller":    {func(o *Observation, _ *Change) { *o.Green = scaled(*o.Green, 1) }, []string{"standby_not_ready?"}},
-		"both were scaled to nothing":        {func(o *Observation, _ *Change) { *o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0) }, []string{"standby_not_ready"}},
+		"a fight that was over an hour ago, by a clock that is wrong": {func(o *Observation, c *Change) {
+			contended(time.Hour, "argocd")(o, c)
+			o.Clock.Server, o.Clock.Earliest = epoch, epoch.Add(-5*time.Hour)
+		}, nil},
+		"a standby that was made smaller": {func(o *Observation, _ *Change) { *o.Green = scaled(*o.Green, 1) }, []string{"standby_not_ready?"}},
+		"both were scaled to nothing":     {func(o *Observation, _ *Change) { *o.Blue, *o.Green = scaled(*o.Blue, 0), scaled(*o.Green, 0) }, []string{"standby_not_ready"}},
 		"several at once": {func(o *Observation, c *Change) {
 			c.Version, o.Green.Current = "v3", 1
 			freeze(0, time.Hour)(o, c)

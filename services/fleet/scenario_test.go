@@ -90,6 +90,9 @@ func (s *sim) do(t *testing.T, d *datadriven.TestData) {
 		if has("deadline") {
 			c.Deadline = s.now().Add(dur("deadline"))
 		}
+		if has("at") {
+			c.At = s.now().Add(dur("at"))
+		}
 		s.declare(c)
 		step()
 	case "kubectl-patch":
