@@ -22,6 +22,7 @@ import (
 	"edgehold.internal/libs/call"
 	"edgehold.internal/libs/client"
 	fleetv1 "edgehold.internal/proto/edgehold/fleet/v1"
+	"edgehold.internal/proto/edgehold/fleet/v1/fleetv1connect"
 )
 
 // post sends a body to a plain handler, on a connection of its own.
@@ -226,6 +227,33 @@ func TestSlowBody(t *testing.T) {
 		t.Errorf("a long call with a body that was there at once: %d %s", status, body)
 	}
 	s.log.waitFor(t, `"code":"deadline_exceeded"`, 2)
+}
+
+// TestLongStreamOverHTTP1 has a stream that lasts longer than a body may take, where the connection has one deadline for both.
+func TestLongStreamOverHTTP1(t *testing.T) {
+	s := start(t, Config{}, &fleet{
+		watch: func(ctx context.Context, stream *connect.ServerStream[fleetv1.WatchFleetsResponse]) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(750 * time.Millisecond):
+				return stream.Send(&fleetv1.WatchFleetsResponse{})
+			}
+		},
+	}, func(s *Server) { s.bodyTime = 250 * time.Millisecond })
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	for name, opt := range map[string]connect.ClientOption{"connect": connect.WithClientOptions(), "grpc-web": connect.WithGRPCWeb()} {
+		c := fleetv1connect.NewFleetServiceClient(&http.Client{Transport: transport}, s.url("http"), opt)
+		stream, err := c.WatchFleets(t.Context(), watchAll())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !stream.Receive() {
+			t.Errorf("%s: %v", name, stream.Err())
+		}
+		_ = stream.Close()
+	}
 }
 
 // TestHealthWatchesTakeNoStreams has a watcher without credentials beside the streams of those who have some.
