@@ -357,6 +357,7 @@ func (d *decider) empty(c *Cutover) {
 	if c.SettledAt.IsZero() {
 		if e := o.Endpoints; e.Of(c.From) > 0 || e.Unknown > 0 || e.Of(c.To) == 0 && o.Deployment(c.To).Ready > 0 {
 			d.phase(Switching, "the selector of Service %s is set to %s; EndpointSlices serve %d pods of %s and %d of %s", o.Service.Name, c.To, e.Of(c.To), c.To, e.Of(c.From), c.From)
+			d.requeue(time.Second) // a pod that is not known yet becomes known without any event that is watched
 			return
 		}
 		c.SettledAt = o.Clock.Now
