@@ -225,8 +225,10 @@ type Change struct {
 	Principal string `json:"principal"`
 	Reason    string `json:"reason"`
 	// Key makes a repeated ask the same ask.
-	Key      string        `json:"key"`
-	Force    bool          `json:"force,omitempty"`
+	Key   string `json:"key"`
+	Force bool   `json:"force,omitempty"`
+	// Rollback is kept in the PoP's record, so that the next rollback knows that it was one.
+	Rollback bool          `json:"rollback,omitempty"`
 	Deadline time.Duration `json:"deadline"`
 }
 

@@ -202,15 +202,11 @@ func (c *Centre) Plan(ctx context.Context, r PlanRequest) (Colour, []Plan, error
 		return None, nil, err
 	}
 	if r.To == None {
-		var known []Fleet
 		results, err := c.List(ctx, r.Fleet, r.Scope)
 		if err != nil {
 			return None, nil, err
 		}
-		for _, p := range results {
-			known = append(known, p.Fleets...)
-		}
-		if r.To, err = RollbackTarget(known); err != nil {
+		if r.To, err = RollbackTarget(results); err != nil {
 			return None, nil, err
 		}
 	}
@@ -343,7 +339,7 @@ func (f *Fleet) Recorded(change Change) (*Cutover, error) {
 	}
 	if d := f.Change; d != nil && d.ID == change.ID {
 		return &Cutover{ID: d.ID, From: f.Active, To: f.Declared, Version: d.Version, Principal: d.Principal, Reason: d.Reason,
-			Forced: d.Force, Outcome: Running, DeclaredAt: d.At}, same(change, f.Declared, d.Version, d.Reason, d.Force)
+			Forced: d.Force, Rollback: d.Rollback, Outcome: Running, DeclaredAt: d.At}, same(change, f.Declared, d.Version, d.Reason, d.Force)
 	}
 	return nil, nil
 }
@@ -473,7 +469,7 @@ func (c *Centre) forceSelector(ctx context.Context, p Pop, cluster Cluster, name
 		}
 		r.Fleet = after
 		r.Cutover = &Cutover{ID: change.ID, Generation: after.Generation, From: before.Active, To: change.To, Version: plan.Version,
-			Principal: change.Principal, Reason: change.Reason, Forced: change.Force, Outcome: Running,
+			Principal: change.Principal, Reason: change.Reason, Forced: change.Force, Rollback: change.Rollback, Outcome: Running,
 			Message: "the selector was set without the controller", DeclaredAt: change.At, SwitchedAt: c.limits.Now()}
 		return nil
 	})

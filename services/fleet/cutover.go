@@ -34,7 +34,7 @@ func (d *decider) declaration() Change {
 		// The same declaration, seen again under a later generation: an autoscaler changes the spec all the time.
 		if o.Spec.Change == nil || d.s.record(o.Spec.Change.ID) != nil {
 			if last.Outcome == Running || last.Outcome == Completed || d.s.Phase == Halted {
-				anonymous.ID, anonymous.Principal, anonymous.Reason, anonymous.Force = last.ID, last.Principal, last.Reason, last.Forced
+				anonymous.ID, anonymous.Principal, anonymous.Reason, anonymous.Force, anonymous.Rollback = last.ID, last.Principal, last.Reason, last.Forced, last.Rollback
 				return anonymous
 			}
 			anonymous.At = o.Clock.Now
@@ -146,7 +146,7 @@ func (d *decider) begin(ch Change, id string) {
 		}
 	}
 	c := &Cutover{ID: id, Generation: d.o.Generation, From: ch.To.Other(), To: ch.To, Version: d.o.Deployment(ch.To).Version,
-		Principal: ch.Principal, Reason: ch.Reason, Forced: ch.Force, Outcome: Running, DeclaredAt: ch.At}
+		Principal: ch.Principal, Reason: ch.Reason, Forced: ch.Force, Rollback: ch.Rollback, Outcome: Running, DeclaredAt: ch.At}
 	d.s.LastCutover = c
 	d.m = Memory{ID: ch.ID, turned: d.m.turned, undrain: d.m.undrain}
 	d.minor("Declared", "%s is to be served in place of %s: %s (%s, %s)", c.To, c.From, orUnknown(c.Reason), orUnknown(c.Principal), id)

@@ -65,7 +65,9 @@ type Change struct {
 	Version string
 	// Force goes past blockers that are Overridable.
 	Force bool
-	At    time.Time
+	// Rollback: it leads back, away from a release. RollbackTarget goes by it.
+	Rollback bool
+	At       time.Time
 	// Deadline after which a cutover that has not switched is abandoned; zero for the fleet's own timeout.
 	Deadline time.Time
 }
@@ -98,6 +100,7 @@ type Cutover struct {
 	Principal  string
 	Reason     string
 	Forced     bool
+	Rollback   bool
 	Outcome    Outcome
 	Message    string
 

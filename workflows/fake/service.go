@@ -180,7 +180,7 @@ func (s *Service) CutOver(ctx context.Context, r *fleetv1.CutOverRequest) (*flee
 		s.began[pop]++
 		now := timestamppb.Now()
 		f.LastCutover = &fleetv1.Cutover{Id: r.GetIdempotencyKey(), From: f.GetActive(), To: r.GetTo(), Principal: r.GetOnBehalfOf(), Reason: r.GetReason(),
-			Outcome: fleetv1.Outcome_OUTCOME_RUNNING, DeclaredAt: now}
+			Rollback: r.GetRollback(), Outcome: fleetv1.Outcome_OUTCOME_RUNNING, DeclaredAt: now}
 		f.Declared, f.Phase = r.GetTo(), fleetv1.Phase_PHASE_SWITCHING
 		time.AfterFunc(s.SwitchTime, func() { s.switched(pop, r.GetTo()) })
 	})

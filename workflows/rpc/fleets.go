@@ -64,7 +64,7 @@ func blocked(p *fleetv1.PopPlan, force bool) string {
 // CutOver implements workflows.Fleets.
 func (f *Fleets) CutOver(ctx context.Context, c workflows.Change) (workflows.Report, error) {
 	res, err := f.client.CutOver(ctx, &fleetv1.CutOverRequest{Pop: c.Pop, Fleet: c.Fleet, To: toColour(c.To), Version: c.Version, Reason: c.Reason,
-		IdempotencyKey: c.Key, Force: c.Force, OnBehalfOf: c.Principal, Deadline: durationpb.New(c.Deadline)})
+		IdempotencyKey: c.Key, Force: c.Force, Rollback: c.Rollback, OnBehalfOf: c.Principal, Deadline: durationpb.New(c.Deadline)})
 	if err != nil {
 		return workflows.Report{}, err
 	}

@@ -211,7 +211,8 @@ func (c *course) begin(ctx workflow.Context, pops []string) {
 	w := &wave{switching: len(pops)}
 	for _, pop := range pops {
 		in := SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
-			Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force, Deadline: op.Request.Deadline}}
+			Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force,
+			Rollback: op.Request.Kind == workflows.Rollback, Deadline: op.Request.Deadline}}
 		if j := *op.Request.Jitter; len(pops) > 1 && j > 0 {
 			in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
 		}

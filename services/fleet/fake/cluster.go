@@ -250,7 +250,7 @@ func Switch(f *fleet.Fleet, at time.Time) {
 	}
 	f.LastCutover = &fleet.Cutover{
 		ID: f.Change.ID, Generation: f.Generation, From: f.Active, To: f.Declared, Version: f.Colour(f.Declared).Version, Principal: f.Change.Principal,
-		Reason: f.Change.Reason, Forced: f.Change.Force, Outcome: fleet.Running, DeclaredAt: f.Change.At, SwitchedAt: at,
+		Reason: f.Change.Reason, Forced: f.Change.Force, Rollback: f.Change.Rollback, Outcome: fleet.Running, DeclaredAt: f.Change.At, SwitchedAt: at,
 	}
 	f.Active, f.Phase, f.ObservedGeneration = f.Declared, fleet.Draining, f.Generation
 }

@@ -41,7 +41,7 @@ func Spec(f *v1alpha1.Fleet) fleet.Spec {
 		}
 	}
 	if c := s.Change; c != nil {
-		d.Change = &fleet.Change{ID: c.ID, To: d.Active, Principal: c.Principal, Reason: c.Reason, Version: c.Version, Force: c.Force, At: c.At.Time, Deadline: moment(c.Deadline)}
+		d.Change = &fleet.Change{ID: c.ID, To: d.Active, Principal: c.Principal, Reason: c.Reason, Version: c.Version, Force: c.Force, Rollback: c.Rollback, At: c.At.Time, Deadline: moment(c.Deadline)}
 	}
 	for _, z := range s.Freezes {
 		d.Freezes = append(d.Freezes, fleet.Freeze{From: z.From.Time, Until: z.Until.Time, Reason: z.Reason, Principal: z.Principal, ID: z.ID})
@@ -97,7 +97,7 @@ func isCutover(c v1alpha1.CutoverStatus) bool {
 func cutover(c v1alpha1.CutoverStatus) fleet.Cutover {
 	d := fleet.Cutover{
 		ID: c.ID, Generation: c.Generation, From: fleet.Colour(c.From), To: fleet.Colour(c.To), Version: c.Version, Principal: c.Principal,
-		Reason: c.Reason, Forced: c.Forced, Outcome: fleet.Outcome(c.Outcome), Message: c.Message,
+		Reason: c.Reason, Forced: c.Forced, Rollback: c.Rollback, Outcome: fleet.Outcome(c.Outcome), Message: c.Message,
 		DeclaredAt: c.DeclaredAt.Time, SwitchedAt: moment(c.SwitchedAt), SettledAt: moment(c.SettledAt),
 		LastNewConnectionAt: moment(c.LastNewConnectionAt), DrainedAt: moment(c.DrainedAt),
 		ConnectionsAtSwitch: c.ConnectionsAtSwitch, ConnectionsDrained: c.ConnectionsDrained, ConnectionsReset: c.ConnectionsReset,
@@ -160,7 +160,7 @@ func milli(f float64) resource.Quantity {
 func toCutover(c fleet.Cutover) v1alpha1.CutoverStatus {
 	d := v1alpha1.CutoverStatus{
 		ID: c.ID, Generation: c.Generation, From: v1alpha1.Colour(c.From), To: v1alpha1.Colour(c.To), Version: c.Version, Principal: c.Principal,
-		Reason: c.Reason, Forced: c.Forced, Outcome: v1alpha1.Outcome(c.Outcome), Message: c.Message,
+		Reason: c.Reason, Forced: c.Forced, Rollback: c.Rollback, Outcome: v1alpha1.Outcome(c.Outcome), Message: c.Message,
 		DeclaredAt: metav1.NewMicroTime(c.DeclaredAt), SwitchedAt: toMoment(c.SwitchedAt), SettledAt: toMoment(c.SettledAt),
 		LastNewConnectionAt: toMoment(c.LastNewConnectionAt), DrainedAt: toMoment(c.DrainedAt),
 		ConnectionsAtSwitch: c.ConnectionsAtSwitch, ConnectionsDrained: c.ConnectionsDrained, ConnectionsReset: c.ConnectionsReset,

@@ -108,7 +108,7 @@ func toCutover(c *fleet.Cutover) *fleetv1.Cutover {
 		return nil
 	}
 	out := &fleetv1.Cutover{
-		Id: c.ID, From: toColour(c.From), To: toColour(c.To), Version: c.Version, Principal: c.Principal, Reason: c.Reason, Forced: c.Forced,
+		Id: c.ID, From: toColour(c.From), To: toColour(c.To), Version: c.Version, Principal: c.Principal, Reason: c.Reason, Forced: c.Forced, Rollback: c.Rollback,
 		Outcome: outcomes[c.Outcome], Message: c.Message, DeclaredAt: toTime(c.DeclaredAt), SwitchedAt: toTime(c.SwitchedAt), SettledAt: toTime(c.SettledAt),
 		LastNewConnectionAt: toTime(c.LastNewConnectionAt), DrainedAt: toTime(c.DrainedAt),
 		ConnectionsDrained: c.ConnectionsDrained, ConnectionsReset: c.ConnectionsReset, ConnectionsLeft: c.ConnectionsLeft,

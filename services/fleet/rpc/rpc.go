@@ -104,7 +104,8 @@ func (h *Handler) CutOver(ctx context.Context, r *fleetv1.CutOverRequest) (*flee
 		return nil, err
 	}
 	change := fleet.Change{
-		ID: r.GetIdempotencyKey(), To: fromColour(r.GetTo()), Principal: principal, Reason: r.GetReason(), Version: r.GetVersion(), Force: r.GetForce(), At: h.now(),
+		ID: r.GetIdempotencyKey(), To: fromColour(r.GetTo()), Principal: principal, Reason: r.GetReason(), Version: r.GetVersion(), Force: r.GetForce(),
+		Rollback: r.GetRollback(), At: h.now(),
 	}
 	if d := r.GetDeadline(); d != nil {
 		change.Deadline = change.At.Add(d.AsDuration())

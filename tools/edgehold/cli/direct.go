@@ -35,7 +35,8 @@ func (a *app) cutOverDirect(ctx context.Context, r *request, asked *fleetv1.Scop
 	}
 	defer done()
 	scope := fleet.Scope{Pops: asked.GetPops(), All: asked.GetAll()}
-	change := fleet.Change{ID: "direct/" + r.key, To: fleet.Colour(r.to), Principal: principal(), Reason: r.reason, Version: r.version, Force: r.force, At: begun}
+	change := fleet.Change{ID: "direct/" + r.key, To: fleet.Colour(r.to), Principal: principal(), Reason: r.reason, Version: r.version, Force: r.force,
+		Rollback: r.kind == runbookv1.Kind_KIND_ROLLBACK, At: begun}
 	if r.deadline > 0 {
 		change.Deadline = begun.Add(r.deadline)
 	}
@@ -191,7 +192,6 @@ func resolve(ctx context.Context, centre *fleet.Centre, scope fleet.Scope, r *re
 	if err != nil {
 		return err
 	}
-	var fleets []fleet.Fleet
 	unread := 0
 	for _, p := range pops {
 		if p.Err != nil {
@@ -204,7 +204,6 @@ func resolve(ctx context.Context, centre *fleet.Centre, scope fleet.Scope, r *re
 			if f.Name != r.fleet {
 				return problem.Invalidf("--fleet", "there is more than one (%s, %s, …); say which", r.fleet, f.Name)
 			}
-			fleets = append(fleets, f)
 		}
 	}
 	if r.fleet == "" {
@@ -214,7 +213,7 @@ func resolve(ctx context.Context, centre *fleet.Centre, scope fleet.Scope, r *re
 		return problem.NotFoundf("--fleet", "no PoP in scope has a fleet")
 	}
 	if change.To == fleet.None {
-		change.To, err = fleet.RollbackTarget(fleets)
+		change.To, err = fleet.RollbackTarget(pops)
 	}
 	return err
 }

@@ -599,7 +599,9 @@ type Cutover struct {
 	ConnectionsReset   *int64 `protobuf:"varint,16,opt,name=connections_reset,json=connectionsReset,proto3,oneof" json:"connections_reset,omitempty"`
 	ConnectionsLeft    *int64 `protobuf:"varint,17,opt,name=connections_left,json=connectionsLeft,proto3,oneof" json:"connections_left,omitempty"`
 	// Time spent to bring a standby below 100 % to size.
-	Ramp          *durationpb.Duration `protobuf:"bytes,18,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	Ramp *durationpb.Duration `protobuf:"bytes,18,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	// It led back, away from a release.
+	Rollback      bool `protobuf:"varint,19,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +760,13 @@ func (x *Cutover) GetRamp() *durationpb.Duration {
 		return x.Ramp
 	}
 	return nil
+}
+
+func (x *Cutover) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
 }
 
 type Condition struct {
@@ -1344,8 +1353,8 @@ type PlanCutoverRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Fleet string                 `protobuf:"bytes,1,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	Scope *Scope                 `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
-	// The colour to serve. Unspecified: the one that was active before the last cutover, which all PoPs in scope must
-	// agree on.
+	// The colour to serve. Unspecified: the one to go back to. FailedPrecondition when the PoPs in scope were rolled back
+	// already, and when they are mixed and their records do not agree on one.
 	To Colour `protobuf:"varint,3,opt,name=to,proto3,enum=edgehold.fleet.v1.Colour" json:"to,omitempty"`
 	// Refuse PoPs whose target colour has another version; empty for any.
 	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
@@ -1652,7 +1661,9 @@ type CutOverRequest struct {
 	// For callers with the role automation: the person who asked.
 	OnBehalfOf string `protobuf:"bytes,8,opt,name=on_behalf_of,json=onBehalfOf,proto3" json:"on_behalf_of,omitempty"`
 	// The cutover is abandoned by the PoP when it has not switched by then. Default 60 s, at most 1 h.
-	Deadline      *durationpb.Duration `protobuf:"bytes,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Deadline *durationpb.Duration `protobuf:"bytes,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// It leads back, away from a release: PlanCutover then finds no colour to go back to until a cutover that does not.
+	Rollback      bool `protobuf:"varint,10,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1748,6 +1759,13 @@ func (x *CutOverRequest) GetDeadline() *durationpb.Duration {
 		return x.Deadline
 	}
 	return nil
+}
+
+func (x *CutOverRequest) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
 }
 
 type CutOverResponse struct {
@@ -2234,7 +2252,7 @@ const file_edgehold_fleet_v1_fleet_proto_rawDesc = "" +
 	"errorRatio\x12\x1a\n" +
 	"\brequests\x18\x03 \x01(\x03R\brequests\x121\n" +
 	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12*\n" +
-	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xf6\x06\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x92\a\n" +
 	"\aCutover\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\x04from\x18\x02 \x01(\x0e2\x19.edgehold.fleet.v1.ColourR\x04from\x12)\n" +
@@ -2258,7 +2276,8 @@ const file_edgehold_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x13connections_drained\x18\x0f \x01(\x03H\x00R\x12connectionsDrained\x88\x01\x01\x120\n" +
 	"\x11connections_reset\x18\x10 \x01(\x03H\x01R\x10connectionsReset\x88\x01\x01\x12.\n" +
 	"\x10connections_left\x18\x11 \x01(\x03H\x02R\x0fconnectionsLeft\x88\x01\x01\x12-\n" +
-	"\x04ramp\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x04rampB\x16\n" +
+	"\x04ramp\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x04ramp\x12\x1a\n" +
+	"\brollback\x18\x13 \x01(\bR\brollbackB\x16\n" +
 	"\x14_connections_drainedB\x14\n" +
 	"\x12_connections_resetB\x13\n" +
 	"\x11_connections_left\"\xb3\x01\n" +
@@ -2328,7 +2347,7 @@ const file_edgehold_fleet_v1_fleet_proto_rawDesc = "" +
 	"\voverridable\x18\x03 \x01(\bR\voverridable\"p\n" +
 	"\x13PlanCutoverResponse\x12)\n" +
 	"\x02to\x18\x01 \x01(\x0e2\x19.edgehold.fleet.v1.ColourR\x02to\x12.\n" +
-	"\x04pops\x18\x02 \x03(\v2\x1a.edgehold.fleet.v1.PopPlanR\x04pops\"\x8a\x03\n" +
+	"\x04pops\x18\x02 \x03(\v2\x1a.edgehold.fleet.v1.PopPlanR\x04pops\"\xa6\x03\n" +
 	"\x0eCutOverRequest\x12\x1b\n" +
 	"\x03pop\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x03pop\x12\x1f\n" +
 	"\x05fleet\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05fleet\x125\n" +
@@ -2343,7 +2362,9 @@ const file_edgehold_fleet_v1_fleet_proto_rawDesc = "" +
 	"\fon_behalf_of\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\n" +
 	"onBehalfOf\x12D\n" +
 	"\bdeadline\x18\t \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\bdeadline\"\x91\x01\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\bdeadline\x12\x1a\n" +
+	"\brollback\x18\n" +
+	" \x01(\bR\brollback\"\x91\x01\n" +
 	"\x0fCutOverResponse\x12.\n" +
 	"\x05fleet\x18\x01 \x01(\v2\x18.edgehold.fleet.v1.FleetR\x05fleet\x124\n" +
 	"\acutover\x18\x02 \x01(\v2\x1a.edgehold.fleet.v1.CutoverR\acutover\x12\x18\n" +

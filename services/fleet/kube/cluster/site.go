@@ -336,7 +336,7 @@ func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (f
 }
 
 func declaration(change fleet.Change) []operation {
-	c := v1alpha1.ChangeSpec{ID: change.ID, Principal: change.Principal, Reason: change.Reason, Version: change.Version, Force: change.Force, At: metav1.NewMicroTime(change.At)}
+	c := v1alpha1.ChangeSpec{ID: change.ID, Principal: change.Principal, Reason: change.Reason, Version: change.Version, Force: change.Force, Rollback: change.Rollback, At: metav1.NewMicroTime(change.At)}
 	if !change.Deadline.IsZero() {
 		deadline := metav1.NewMicroTime(change.Deadline)
 		c.Deadline = &deadline

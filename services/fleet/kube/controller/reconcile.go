@@ -328,7 +328,7 @@ var acts = map[fleet.Why]string{fleet.ForCutover: "switch", fleet.ToRevert: "rev
 // audit keeps what was done for a cutover, and how it went.
 func (r *reconciler) audit(ctx context.Context, o *kube.Objects, act string, c *fleet.Cutover, err error, more map[string]any) {
 	request := map[string]any{"cluster": r.controller.config.Cluster, "namespace": o.Fleet.Namespace, "fleet": o.Fleet.Name, "service": o.Fleet.Spec.Service,
-		"version": c.Version, "force": c.Forced, "generation": o.Fleet.Generation}
+		"version": c.Version, "force": c.Forced, "rollback": c.Rollback, "generation": o.Fleet.Generation}
 	maps.Copy(request, more)
 	r.controller.config.Audit(ctx, service.Act{Name: "fleet-controller/" + act, Principal: c.Principal, Reason: c.Reason, IdempotencyKey: c.ID, Request: request, Err: err})
 }

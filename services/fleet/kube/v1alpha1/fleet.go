@@ -191,6 +191,8 @@ type ChangeSpec struct {
 	Version string `json:"version,omitempty"`
 	// Go past blockers that may be overridden.
 	Force bool `json:"force,omitempty"`
+	// It leads back, away from a release: a rollback after it needs a colour.
+	Rollback bool `json:"rollback,omitempty"`
 	// When the change was declared.
 	At metav1.MicroTime `json:"at"`
 	// The cutover is abandoned if it has not switched by then.
@@ -289,6 +291,7 @@ type CutoverStatus struct {
 	Principal  string  `json:"principal,omitempty"`
 	Reason     string  `json:"reason,omitempty"`
 	Forced     bool    `json:"forced,omitempty"`
+	Rollback   bool    `json:"rollback,omitempty"`
 	Outcome    Outcome `json:"outcome"`
 	Message    string  `json:"message,omitempty"`
 
