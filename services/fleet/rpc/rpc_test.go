@@ -160,7 +160,7 @@ func TestEveryFieldIsTranslated(t *testing.T) {
 	f := fake.Steady("edge", fleet.Green)
 	f.Phase, f.Generation = fleet.Draining, 9
 	f.Green.OpenConnections = ptr(int64(7))
-	f.LastCutover = &fleet.Cutover{ID: "op", From: fleet.Blue, To: fleet.Green, Version: "v2", Principal: "ada", Reason: "r", Forced: true, Outcome: fleet.Running, Message: "m",
+	f.LastCutover = &fleet.Cutover{ID: "op", From: fleet.Blue, To: fleet.Green, Version: "v2", Principal: "ada", Reason: "r", Forced: true, Rollback: true, Outcome: fleet.Running, Message: "m",
 		DeclaredAt: at, SwitchedAt: at.Add(1), SettledAt: at.Add(2), LastNewConnectionAt: at.Add(3), DrainedAt: at.Add(4),
 		ConnectionsDrained: ptr(int64(1)), ConnectionsReset: ptr(int64(2)), ConnectionsLeft: ptr(int64(3)), Ramp: time.Second}
 	f.History = []fleet.Cutover{{ID: "before", From: fleet.Green, To: fleet.Blue, Outcome: fleet.Reverted}}
@@ -175,7 +175,7 @@ func TestEveryFieldIsTranslated(t *testing.T) {
 		t.Fatal(err)
 	}
 	stamp := func(n time.Duration) *timestamppb.Timestamp { return timestamppb.New(at.Add(n)) }
-	last := &fleetv1.Cutover{Id: "op", From: fleetv1.Colour_COLOUR_BLUE, To: fleetv1.Colour_COLOUR_GREEN, Version: "v2", Principal: "ada", Reason: "r", Forced: true,
+	last := &fleetv1.Cutover{Id: "op", From: fleetv1.Colour_COLOUR_BLUE, To: fleetv1.Colour_COLOUR_GREEN, Version: "v2", Principal: "ada", Reason: "r", Forced: true, Rollback: true,
 		Outcome: fleetv1.Outcome_OUTCOME_RUNNING, Message: "m", DeclaredAt: stamp(0), SwitchedAt: stamp(1), SettledAt: stamp(2), LastNewConnectionAt: stamp(3), DrainedAt: stamp(4),
 		ConnectionsDrained: ptr(int64(1)), ConnectionsReset: ptr(int64(2)), ConnectionsLeft: ptr(int64(3)), Ramp: durationpb.New(time.Second)}
 	want := &fleetv1.Fleet{Pop: "p0", Name: "edge", Active: fleetv1.Colour_COLOUR_GREEN, Declared: fleetv1.Colour_COLOUR_GREEN, Phase: fleetv1.Phase_PHASE_DRAINING, Replicas: 4,
