@@ -56,14 +56,17 @@ type reconciler struct {
 
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*entry
-	// switchedAt is the instant of the last switch of any fleet.
+	// switchedAt is the instant of the last switch of any fleet, rush how many there were in a row.
 	switchedAt time.Duration
+	rush       int
 }
 
 // In a global rollback the selectors of all PoPs are set first and then it is recorded: a record waits until no PoP of the
-// cluster was switched for recordQuiet, at most recordLatest. The first PoP, or the only one, is recorded at once.
+// cluster was switched for recordQuiet and recordGap for each that was, because a large rush has longer gaps in it; at most
+// recordLatest. The first PoP, or the only one, is recorded at once.
 const (
-	recordQuiet  = 50 * time.Millisecond
+	recordQuiet  = 30 * time.Millisecond
+	recordGap    = 5 * time.Millisecond
 	recordLatest = 3 * time.Second
 )
 
@@ -71,9 +74,12 @@ const (
 func (r *reconciler) turned(now time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	alone := r.switchedAt == 0 || now-r.switchedAt > recordLatest
+	if r.switchedAt == 0 || now-r.switchedAt > recordLatest {
+		r.rush = 0
+	}
 	r.switchedAt = now
-	if alone {
+	r.rush++
+	if r.rush == 1 {
 		return now
 	}
 	return now + recordLatest
@@ -83,7 +89,7 @@ func (r *reconciler) turned(now time.Duration) time.Duration {
 func (r *reconciler) crowded(by, now time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return min(by-now, r.switchedAt+recordQuiet-now)
+	return min(by-now, r.switchedAt+recordQuiet+time.Duration(r.rush)*recordGap-now)
 }
 
 // entry is what is remembered of one fleet. Reconciliations of one fleet never overlap.
