@@ -357,6 +357,50 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// Two people on call roll the same incident back, one after the other.
+func TestRollbackOfARollback(t *testing.T) {
+	n := newNetwork(steady(3, fleet.Green)...)
+	plan := func() (fleet.Colour, error) {
+		to, _, err := n.Plan(t.Context(), fleet.PlanRequest{Fleet: "edge", Scope: everywhere})
+		return to, err
+	}
+	cut := func(to fleet.Colour, id string, rollback bool, want int) {
+		t.Helper()
+		c := change(to)
+		c.ID, c.Rollback = id, rollback
+		results, err := n.CutOver(t.Context(), "edge", everywhere, c, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switched := 0
+		for _, r := range results {
+			if r.Err == nil && !r.Already {
+				switched++
+			}
+		}
+		if switched != want {
+			t.Errorf("%s: %d PoPs switched; want %d", id, switched, want)
+		}
+	}
+	away := n.pops["p1"]
+	away.Before = func(context.Context, string) error { return problem.Unavailablef("connection refused") }
+	cut(fleet.Blue, "back", true, 2)
+	if to, err := plan(); to != fleet.Blue {
+		t.Errorf("while one PoP is away: %q, %v", to, err)
+	}
+	away.Before = nil
+	if to, err := plan(); to != fleet.Blue {
+		t.Errorf("to take along the one that did not follow: %q, %v", to, err)
+	}
+	cut(fleet.Blue, "back again", true, 1)
+	_, err := plan()
+	refused(t, true, err, problem.FailedPrecondition, "to", "there is nothing to roll back: every PoP in scope serves blue (v1); ")
+	cut(fleet.Green, "forward", false, 3)
+	if to, err := plan(); to != fleet.Blue {
+		t.Errorf("after a release: %q, %v", to, err)
+	}
+}
+
 func TestForceSelector(t *testing.T) {
 	n := newNetwork(steady(2, fleet.Green)...)
 	n.pops["p0"].Controller = func(*fleet.Fleet) {} // dead

@@ -89,7 +89,7 @@ func (d *decider) rollbackReady() {
 	case first != nil:
 		d.condition(ConditionRollbackReady, "False", "StandbyNotReady", "%s", first.Message)
 	case o.MustRamp(standby):
-		d.condition(ConditionRollbackReady, "False", "MustRamp", "%s must be ramped from %d to %d ready pods first", standby, to.Current, o.Required(standby))
+		d.condition(ConditionRollbackReady, "False", "MustRamp", "%s must be ramped from %d to %s first", standby, to.Current, many(o.Required(standby), "ready pod"))
 	default:
 		d.condition(ConditionRollbackReady, "True", "StandbyReady", "%s (%s) could take the traffic now", standby, orUnknown(to.Version))
 	}
@@ -105,9 +105,9 @@ func (d *decider) sameSize() {
 	case d.scale != nil || standby.Desired != want:
 		d.condition(ConditionParity, "False", "Scaling", "both colours are being given their size")
 	case active.Desired != d.o.Spec.Replicas:
-		d.condition(ConditionParity, "True", "ScaleDownHeld", "both colours are held at %d pods although %d are declared", active.Desired, d.o.Spec.Replicas)
+		d.condition(ConditionParity, "True", "ScaleDownHeld", "both colours are held at %s although the Fleet declares %d", many(active.Desired, "pod"), d.o.Spec.Replicas)
 	default:
-		d.condition(ConditionParity, "True", "SameSize", "the standby has %d pods beside %d", standby.Desired, active.Desired)
+		d.condition(ConditionParity, "True", "SameSize", "the standby has %s beside %d", many(standby.Desired, "pod"), active.Desired)
 	}
 }
 

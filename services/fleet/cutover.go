@@ -80,7 +80,7 @@ func (d *decider) arrived(ch Change) {
 			return
 		}
 	}
-	message := fmt.Sprintf("%s is served by %d pods", ch.To, o.Deployment(ch.To).Ready)
+	message := fmt.Sprintf("%s is served by %s", ch.To, many(o.Deployment(ch.To).Ready, "pod"))
 	if c != nil && c.Outcome == Completed && c.To == ch.To && c.Message != "" {
 		message = c.Message
 	}
@@ -191,7 +191,7 @@ func (d *decider) attempt(c *Cutover, ch Change) {
 	blockers := held(Preflight(o, ch), ch.Force)
 	why := sentences(blockers)
 	if why == "" && o.MustRamp(c.To) {
-		why = fmt.Sprintf("the standby was not brought to %d ready pods in time", o.Required(c.To))
+		why = fmt.Sprintf("the standby was not brought to %s in time", many(o.Required(c.To), "ready pod"))
 	}
 	if d.expired(c, ch, why) {
 		return
@@ -215,9 +215,9 @@ func (d *decider) attempt(c *Cutover, ch Change) {
 	if o.MustRamp(c.To) { // forced or not: a standby of no pods serves nobody
 		d.since(&d.m.ramping, time.Time{})
 		if d.s.Phase != Ramping {
-			d.event(false, "Ramping", "%s is brought from %d to %d ready pods before the switch", c.To, o.Deployment(c.To).Ready, required)
+			d.event(false, "Ramping", "%s is brought from %d to %s before the switch", c.To, o.Deployment(c.To).Ready, many(required, "ready pod"))
 		}
-		d.phase(Ramping, "%s has %d of %d pods ready that are needed before the switch", c.To, o.Deployment(c.To).Current, required)
+		d.phase(Ramping, "%s has %d of %s ready that the switch needs", c.To, o.Deployment(c.To).Current, many(required, "pod"))
 		return
 	}
 	switch {
@@ -291,7 +291,7 @@ func (d *decider) undone(c *Cutover, ch Change) {
 			}
 		}
 		if o.MustRamp(c.To) {
-			texts = append(texts, fmt.Sprintf("%s has %d ready pods of the %d required", c.To, o.Deployment(c.To).Current, o.Required(c.To)))
+			texts = append(texts, fmt.Sprintf("%s has %s of the %d required", c.To, many(o.Deployment(c.To).Current, "ready pod"), o.Required(c.To)))
 		}
 		if len(texts) == 0 {
 			c.Contended++
@@ -330,8 +330,8 @@ func (d *decider) guard(c *Cutover) bool {
 	}
 	d.turn(c.From, ToRevert)
 	d.flip.Reverts = c.ID
-	d.finish(c, Reverted, "%s had %d ready pods of the %d required within the guard time of %s, so %s is served again; it is not tried again: repair %s and declare it with a new id",
-		c.To, to.Ready, c.Required, o.Spec.Guard, c.From, c.To)
+	d.finish(c, Reverted, "%s had %s of the %d required within the guard time of %s, so %s is served again; it is not tried again: repair %s and declare it with a new id",
+		c.To, many(to.Ready, "ready pod"), c.Required, o.Spec.Guard, c.From, c.To)
 	d.phase(Halted, "%s", c.Message)
 	return true
 }
@@ -356,7 +356,7 @@ func (d *decider) empty(c *Cutover) {
 
 	if c.SettledAt.IsZero() {
 		if e := o.Endpoints; e.Of(c.From) > 0 || e.Unknown > 0 || e.Of(c.To) == 0 && o.Deployment(c.To).Ready > 0 {
-			d.phase(Switching, "the selector of Service %s is set to %s; EndpointSlices serve %d pods of %s and %d of %s", o.Service.Name, c.To, e.Of(c.To), c.To, e.Of(c.From), c.From)
+			d.phase(Switching, "the selector of Service %s is set to %s; EndpointSlices serve %s of %s and %d of %s", o.Service.Name, c.To, many(e.Of(c.To), "pod"), c.To, e.Of(c.From), c.From)
 			d.requeue(time.Second) // a pod that is not known yet becomes known without any event that is watched
 			return
 		}

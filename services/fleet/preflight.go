@@ -47,21 +47,22 @@ func Preflight(o *Observation, change Change) []Blocker {
 	required := o.Required(change.To)
 	resting := min(required, standbySize(required, o.Spec.StandbyPercent))
 	if to.Current < resting {
-		block(StandbyNotReady, to.Current > 0, "%s has %d of %d pods ready and %d are required; see why with: kubectl get pods -l %s=%s",
-			change.To, to.Current, to.Desired, resting, ColourLabel, change.To)
+		block(StandbyNotReady, to.Current > 0, "%s has %d of %s ready and needs %d; see why with: kubectl get pods -l %s=%s",
+			change.To, to.Current, many(to.Desired, "pod"), resting, ColourLabel, change.To)
 	}
 	if more := required - to.Desired; more > 0 && o.MustRamp(change.To) {
+		pods := many(more, "pod")
 		switch h := o.Headroom; {
 		case h.Quota == nil:
-			block(OverQuota, true, "the standby must grow by %d pods and the namespace's quota cannot be read (%s)", more, orUnknown(h.Why))
+			block(OverQuota, true, "the standby must grow by %s and the namespace's quota cannot be read (%s)", pods, orUnknown(h.Why))
 		case *h.Quota < more:
-			block(OverQuota, true, "the standby must grow by %d pods and the namespace's quota allows %d; raise it", more, *h.Quota)
+			block(OverQuota, true, "the standby must grow by %s and the namespace's quota allows %d; raise it", pods, *h.Quota)
 		}
 		switch h := o.Headroom; {
 		case h.Nodes == nil:
-			block(NoHeadroom, true, "the standby must grow by %d pods and the nodes' free capacity cannot be read (%s)", more, orUnknown(h.Why))
+			block(NoHeadroom, true, "the standby must grow by %s and the nodes' free capacity cannot be read (%s)", pods, orUnknown(h.Why))
 		case *h.Nodes < more:
-			block(NoHeadroom, true, "the standby must grow by %d pods and the nodes have room for %d; add nodes", more, *h.Nodes)
+			block(NoHeadroom, true, "the standby must grow by %s and the nodes have room for %d; add nodes", pods, *h.Nodes)
 		}
 	}
 
@@ -247,12 +248,12 @@ func MakePlan(o *Observation, change Change) Plan {
 	}
 	to := o.Deployment(change.To)
 	if o.MustRamp(change.To) {
-		step("scale Deployment %s from %d to %d pods and wait until %d are ready", to.Name, to.Desired, max(o.Spec.Replicas, o.Status.Size), o.Required(change.To))
+		step("scale Deployment %s from %d to %s and wait until %d of them can serve", to.Name, to.Desired, many(max(o.Spec.Replicas, o.Status.Size), "pod"), o.Required(change.To))
 	}
 	if c := o.Status.LastCutover; c != nil && c.Outcome == Running && !c.SettledAt.IsZero() && c.From == change.To && o.Spec.Drain.Method.Tells() {
 		step("tell the pods of %s to stop draining", change.To)
 	}
-	step("set the selector of Service %s from %s to %s (%s, %d pods ready)", o.Service.Name, p.From, p.To, orUnknown(to.Version), to.Ready)
+	step("set the selector of Service %s from %s to %s (%s, %s)", o.Service.Name, p.From, p.To, orUnknown(to.Version), many(to.Ready, "ready pod"))
 	step("wait until EndpointSlices serve %s only; switch back once if fewer than %d of its pods are ready within %s", p.To, o.Required(change.To), o.Spec.Guard)
 	switch m := o.Spec.Drain.Method; {
 	case m.Tells() && o.Spec.Drain.ResetRemaining:
@@ -263,6 +264,14 @@ func MakePlan(o *Observation, change Change) Plan {
 		step("wait at most %s for the connections of %s to end and keep it as the standby", o.Spec.Drain.Timeout, p.From)
 	}
 	return p
+}
+
+// many writes "1 pod" and "3 pods".
+func many(n int32, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func orUnknown(s string) string {

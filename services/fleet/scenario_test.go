@@ -86,7 +86,7 @@ func (s *sim) do(t *testing.T, d *datadriven.TestData) {
 	step := func() { s.changed = true; s.tick() }
 	switch d.Cmd {
 	case "declare":
-		c := Change{ID: text["id"], To: Colour(text["to"]), Principal: "ada", Reason: "v2 answers 500", Version: text["version"], Force: has("force"), At: s.now()}
+		c := Change{ID: text["id"], To: Colour(text["to"]), Principal: "ada", Reason: "v2 answers 500", Version: text["version"], Force: has("force"), Rollback: has("rollback"), At: s.now()}
 		if has("deadline") {
 			c.Deadline = s.now().Add(dur("deadline"))
 		}

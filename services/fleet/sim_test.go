@@ -448,6 +448,9 @@ func (s *sim) summary() string {
 			name = "earlier"
 		}
 		fmt.Fprintf(&b, "%s %s %s→%s %s", name, c.ID, c.From, c.To, c.Outcome)
+		if c.Rollback {
+			fmt.Fprint(&b, ", a rollback")
+		}
 		if !c.SwitchedAt.IsZero() {
 			fmt.Fprintf(&b, ", switched after %s", c.SwitchedAt.Sub(c.DeclaredAt))
 		}

@@ -225,11 +225,13 @@ func TestCutOver(t *testing.T) {
 
 	// Automation acts for a person, whose name the record carries.
 	q := blue("k3")
-	q.Pop, q.OnBehalfOf = "p1", "ada"
+	q.Pop, q.OnBehalfOf, q.Rollback = "p1", "ada", true
 	r, err = s.as("automation").CutOver(t.Context(), q)
-	if err != nil || r.GetCutover().GetPrincipal() != "ada" {
+	if err != nil || r.GetCutover().GetPrincipal() != "ada" || !r.GetCutover().GetRollback() {
 		t.Error(r, err)
 	}
+	_, err = s.as("viewer").PlanCutover(t.Context(), &fleetv1.PlanCutoverRequest{Fleet: "edge", Scope: only("p1")})
+	expect(t, err, problem.FailedPrecondition, "to: there is nothing to roll back: every PoP in scope serves blue (v1); ada rolled back at ")
 	audit, err := os.ReadFile(s.audit)
 	if err != nil || strings.Count(string(audit), "CutOver") != 4 || !strings.Contains(string(audit), `"principal":"runbooks"`) {
 		t.Errorf("audit %s, %v", audit, err)

@@ -107,7 +107,7 @@ func (r *real) control(t testing.TB) {
 					continue
 				}
 				f.Status.LastCutover = &v1alpha1.CutoverStatus{ID: c.ID, Generation: f.Generation, From: from, To: f.Spec.Active, Principal: c.Principal, Reason: c.Reason,
-					Forced: c.Force, Outcome: v1alpha1.OutcomeRunning, DeclaredAt: c.At, SwitchedAt: &now}
+					Forced: c.Force, Rollback: c.Rollback, Outcome: v1alpha1.OutcomeRunning, DeclaredAt: c.At, SwitchedAt: &now}
 			}
 			f.Status.Conditions = nil
 			for _, well := range []string{fleet.ConditionConfigured, fleet.ConditionSoleWriter, fleet.ConditionRollbackReady} {
@@ -236,12 +236,12 @@ func testDeclareWinsAgainstOtherWriters(t *testing.T, r *real) {
 	if err := r.admin.Update(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
-	got, err := site.Declare(t.Context(), "edge", fleet.Change{ID: "op-1", To: fleet.Blue, Reason: "x", At: time.Now()})
+	got, err := site.Declare(t.Context(), "edge", fleet.Change{ID: "op-1", To: fleet.Blue, Reason: "x", Rollback: true, At: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f = r.fleet(t, "d0")
-	if c := f.Spec.Change; c.ID != "op-1" || c.Version != "" || c.Force || f.Spec.Replicas != 7 || f.Annotations["note"] != "kept" {
+	if c := f.Spec.Change; c.ID != "op-1" || c.Version != "" || c.Force || !c.Rollback || f.Spec.Replicas != 7 || f.Annotations["note"] != "kept" {
 		t.Errorf("stored %+v, %+v", f.Spec, c)
 	}
 	if got.Declared != fleet.Blue || got.Generation != f.Generation {

@@ -335,13 +335,15 @@ func standbyNotReady(t *testing.T, c *cluster) {
 	c.await(t, "both colours ready", ready(2, 2))
 	c.setReady(t, v1alpha1.Green, "false")
 	c.await(t, "the standby is not ready", func(f *v1alpha1.Fleet) bool { return condition(f, "RollbackReady") == metav1.ConditionFalse })
-	c.declare(t, "op-1", v1alpha1.Green)
+	c.declare(t, "op-1", v1alpha1.Green, func(ch *v1alpha1.ChangeSpec) { ch.Rollback = true })
 	f := c.await(t, "it waits", func(f *v1alpha1.Fleet) bool { return f.Status.Phase == v1alpha1.PhaseBlocked })
 	if f.Status.Active != v1alpha1.Blue || !strings.Contains(f.Status.Message, "green has 0 of 2 pods ready") {
 		t.Errorf("serves %s: %s", f.Status.Active, f.Status.Message)
 	}
 	c.setReady(t, v1alpha1.Green, "true")
-	c.await(t, "it goes through", completed("op-1"))
+	if f = c.await(t, "it goes through", completed("op-1")); !f.Status.LastCutover.Rollback {
+		t.Error("the record does not say that it was a rollback")
+	}
 
 	c.setReady(t, v1alpha1.Blue, "false")
 	c.await(t, "the standby is not ready", func(f *v1alpha1.Fleet) bool { return condition(f, "RollbackReady") == metav1.ConditionFalse })
