@@ -11,7 +11,7 @@ import (
 
 // TestEveryInterleavingEnds throws declarations, failing pods, other writers, scalers, crashes and clock jumps at a PoP in any
 // order. sim.check holds every single decision against the invariants: parity, never to a colour that is not ready, one
-// revert per id, a bounded number of switches, no shrinking in a cutover, the served colour never told to drain. In the end,
+// revert per id, a bounded number of switches, no shrinking in a cutover nor soon after one, the served colour never told to drain. In the end,
 // when the world has calmed down, each PoP is fully old or fully new.
 func TestEveryInterleavingEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -90,8 +90,24 @@ func TestEveryInterleavingEnds(t *testing.T) {
 					s.kill("now")
 				}
 			},
-			"restart":   func(*rapid.T) { s.restart() },
-			"api fails": func(t *rapid.T) { s.apiDown = rapid.Bool().Draw(t, "down") },
+			"restart":       func(*rapid.T) { s.restart() },
+			"api fails":     func(t *rapid.T) { s.apiDown = rapid.Bool().Draw(t, "down") },
+			"switches fail": func(t *rapid.T) { s.api = rapid.SampledFrom([]string{"", "refuses", "loses"}).Draw(t, "how") },
+			"the Service is replaced": func(t *rapid.T) {
+				before, served := s.service, s.served
+				s.service, s.served = Service{}, None
+				s.changed = true
+				s.wait(time.Duration(rapid.IntRange(1, 30).Draw(t, "ticks")) * tick)
+				s.service, s.served = before, served
+				s.point(before.Colour)
+				s.write("gitops", before.Colour)
+			},
+			"a late connection": func(t *rapid.T) {
+				d := s.deployment[colours.Draw(t, "colour")]
+				if d.accepted = s.since(); !d.draining {
+					d.keepAlive++
+				}
+			},
 			"force the selector": func(t *rapid.T) {
 				c := change(t)
 				s.declare(c)
@@ -106,11 +122,15 @@ func TestEveryInterleavingEnds(t *testing.T) {
 			"the API server's clock jumps": func(t *rapid.T) {
 				s.server += time.Duration(rapid.IntRange(-100, 100).Draw(t, "hours")) * time.Hour
 				s.changed = true
+				clear(s.turned) // how long ago that was, whoever starts now cannot tell
 			},
 		})
 
 		// The world calms down.
-		s.hpa, s.apiDown, s.jumped, s.server = nil, false, 0, 0
+		if s.server != 0 {
+			clear(s.turned)
+		}
+		s.hpa, s.apiDown, s.api, s.jumped, s.server = nil, false, "", 0, 0
 		for _, d := range s.deployment {
 			d.sick, d.rollout, d.unreachable = 0, false, false
 		}

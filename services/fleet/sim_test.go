@@ -47,12 +47,14 @@ type sim struct {
 	decided  bool // pods are asked from the first decision on
 	readings map[Colour]Reading
 	crash    string // "switch": killed right after it; "status": killed before the status is written
+	api      string // "refuses": every switch; "loses": does it, and its answer is lost
 	due      time.Duration
 	changed  bool
 
 	// For the invariants.
 	reverts  map[string]int
 	switches map[string]int
+	turned   map[string]time.Duration // when the selector was set for a cutover
 	broken   []string
 	quiet    bool
 }
@@ -87,7 +89,7 @@ const tick = 100 * time.Millisecond
 var epoch = time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
 
 func newSim(spec Spec) *sim {
-	s := &sim{uptime: time.Hour, spec: spec, generation: 1, up: true, changed: true, reverts: map[string]int{}, switches: map[string]int{}, readings: map[Colour]Reading{}}
+	s := &sim{uptime: time.Hour, spec: spec, generation: 1, up: true, changed: true, reverts: map[string]int{}, switches: map[string]int{}, turned: map[string]time.Duration{}, readings: map[Colour]Reading{}}
 	s.started = s.uptime
 	s.deployment = map[Colour]*simDeployment{}
 	for _, c := range []Colour{Blue, Green} {
@@ -291,7 +293,12 @@ func (s *sim) once() {
 			s.changed = true // lost against another writer
 			return
 		}
+		if s.api == "refuses" {
+			s.fails(&d, "the API server refuses")
+			return
+		}
 		s.say("switch %s → %s (%s)", w.From, w.To, w.Why)
+		s.count(d.Status.LastCutover.ID, w.Why)
 		s.point(w.To)
 		s.service.Fence = w.Fence
 		if w.Reverts != "" {
@@ -300,6 +307,10 @@ func (s *sim) once() {
 		s.service.Managers = []Writer{{Name: OwnManager, At: s.stamp()}}
 		if s.crash == "switch" {
 			s.kill("after the switch")
+			return
+		}
+		if s.api == "loses" {
+			s.fails(&d, "the answer was lost")
 			return
 		}
 		d.Switched(s.clock())
@@ -338,6 +349,33 @@ func (s *sim) once() {
 	}
 }
 
+// count notes that the selector was set: at most once back, and a bounded number of times in all.
+func (s *sim) count(id string, why Why) {
+	if why == ForCutover {
+		s.turned[id] = s.uptime
+	}
+	if why == ToRevert {
+		if s.reverts[id]++; s.reverts[id] > 1 {
+			s.broken = append(s.broken, fmt.Sprintf("%s: %s was reverted %d times", s.since(), id, s.reverts[id]))
+		}
+	}
+	if s.switches[id]++; s.switches[id] > 2+MaxContention {
+		s.broken = append(s.broken, fmt.Sprintf("%s: %s set the selector %d times", s.since(), id, s.switches[id]))
+	}
+}
+
+// fails is a switch whose writing failed, as the controller takes it: it tries again in a while.
+func (s *sim) fails(d *Decision, why string) {
+	if d.Switch.Why == ForCutover {
+		s.memory, s.status = d.Memory, d.Status
+		s.status.Phase, s.status.Message = Blocked, why
+		if !s.apiDown {
+			s.persistent = s.status
+		}
+	}
+	s.due = s.uptime + 500*time.Millisecond
+}
+
 func (s *sim) kill(when string) {
 	s.say("crash  %s", when)
 	s.crash, s.up = "", false
@@ -359,18 +397,9 @@ func (s *sim) check(o *Observation, d *Decision) {
 	if w := d.Switch; w != nil {
 		served = w.To
 		to := o.Deployment(w.To)
-		id := d.Status.LastCutover.ID
 		forced := d.Status.LastCutover.Forced
 		if need := o.Required(w.To); to.Ready < need && !(forced && to.Ready > 0) {
 			wrong("switched to %s with %d ready pods of %d required", w.To, to.Ready, need)
-		}
-		if w.Why == ToRevert {
-			if s.reverts[id]++; s.reverts[id] > 1 {
-				wrong("%s was reverted %d times", id, s.reverts[id])
-			}
-		}
-		if s.switches[id]++; s.switches[id] > 2+MaxContention {
-			wrong("%s set the selector %d times", id, s.switches[id])
 		}
 	}
 	for _, c := range d.Status.Conditions {
@@ -400,6 +429,19 @@ func (s *sim) check(o *Observation, d *Decision) {
 		if low := min(d.Scale.Of(c.To), d.Scale.Of(c.From)); low < min(o.Status.Size, o.Blue.Desired, o.Green.Desired) {
 			wrong("shrank to %d in a cutover", low)
 		}
+	}
+	if d.Scale != nil && served != None && d.Scale.Of(served) < o.Status.Size {
+		for _, r := range append(last(&o.Status), o.Status.History...) {
+			if at, known := s.turned[r.ID]; known && !r.SwitchedAt.IsZero() && s.uptime-at < o.Spec.ScaleDownHold-time.Second { // the API server stamps whole seconds
+				wrong("shrank to %d %s after the switch of %s", d.Scale.Of(served), s.uptime-at, r.ID)
+			}
+		}
+		if o.Autoscaler != nil && o.Autoscaler.Problem != "" {
+			wrong("shrank to %d on the word of a blind autoscaler", d.Scale.Of(served))
+		}
+	}
+	if d.Scale != nil && served == None && o.Spec.StandbyPercent < 100 {
+		wrong("sizes are changed, and nobody knows which colour is served")
 	}
 	if d.Status.Phase == "" || d.Status.Message == "" {
 		wrong("a status without a phase and a message")
