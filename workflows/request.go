@@ -107,6 +107,23 @@ func (r Request) Validate() error {
 	return nil
 }
 
+// Fits returns NotFound, with the PoPs that there are, when the one that is to go first is not in the plan.
+func (r Request) Fits(p Plan) error {
+	if r.FirstPop == "" || slices.ContainsFunc(p.Pops, func(pop PopPlan) bool { return pop.Pop == r.FirstPop }) {
+		return nil
+	}
+	const most = 30
+	var names []string
+	for _, pop := range p.Pops[:min(len(p.Pops), most)] {
+		names = append(names, pop.Pop)
+	}
+	there := strings.Join(names, ", ")
+	if n := len(p.Pops) - most; n > 0 {
+		there += fmt.Sprintf(" and %d more", n)
+	}
+	return problem.NotFoundf("global_cutover.first_pop", "%q is not in the scope; there is %s", r.FirstPop, there)
+}
+
 // Superseding is the request that takes the place of one under way. A rollback that names no colour goes back to where that
 // cutover came from: what the PoPs serve while it is half done says little. FailedPrecondition when that one is a rollback
 // itself, since the colour before it may be the one that both flee from.

@@ -89,11 +89,11 @@ func (r *Run) Planned(p Plan, at time.Time) {
 		return
 	}
 	req := r.op.Request
-	first := slices.IndexFunc(p.Pops, func(pp PopPlan) bool { return pp.Pop == req.FirstPop })
-	if req.FirstPop != "" && first < 0 {
-		r.end(Failed, fmt.Sprintf("first PoP %q is not in the scope; nothing was changed", req.FirstPop), at)
+	if err := req.Fits(p); err != nil {
+		r.end(Failed, fmt.Sprintf("nothing was changed: %v", err), at)
 		return
 	}
+	first := slices.IndexFunc(p.Pops, func(pp PopPlan) bool { return pp.Pop == req.FirstPop })
 	if first >= 0 {
 		r.op.Waves = append(r.op.Waves, []Pop{planned(p.Pops[first], p.To)})
 	}

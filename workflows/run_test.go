@@ -356,7 +356,7 @@ func TestRequestsThatCannotBe(t *testing.T) {
 }
 
 func TestPlansThatCannotBe(t *testing.T) {
-	for want, req := range map[string]Request{"no PoP is in the scope": {}, `first PoP "nrt1" is not in the scope`: {FirstPop: "nrt1"}} {
+	for want, req := range map[string]Request{"no PoP is in the scope": {}, `nothing was changed: global_cutover.first_pop: "nrt1" is not in the scope; there is fra1`: {FirstPop: "nrt1"}} {
 		r := NewRun("edge.1", Start{Request: Request{Kind: Rollback, Fleet: "edge", All: true, FirstPop: req.FirstPop}}, noon)
 		r.Next(noon)
 		p := Plan{To: Blue}

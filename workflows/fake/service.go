@@ -124,6 +124,9 @@ func (s *Service) PlanCutover(_ context.Context, r *fleetv1.PlanCutoverRequest) 
 	defer s.mu.Unlock()
 	to := r.GetTo()
 	if to == fleetv1.Colour_COLOUR_UNSPECIFIED {
+		if !slices.ContainsFunc(pops, func(p string) bool { return !s.rolledBack(p) }) {
+			return nil, problem.Preconditionf("to", "there is nothing to roll back")
+		}
 		to = other(s.pops[pops[0]].GetActive())
 	}
 	out := &fleetv1.PlanCutoverResponse{To: to}
@@ -142,6 +145,11 @@ func (s *Service) blocker(pop string) string {
 		return ""
 	}
 	return s.Blocker(pop)
+}
+
+func (s *Service) rolledBack(pop string) bool {
+	c := s.pops[pop].GetLastCutover()
+	return c.GetRollback() && c.GetSwitchedAt() != nil
 }
 
 func other(c fleetv1.Colour) fleetv1.Colour {

@@ -251,6 +251,10 @@ func (r *Runbooks) Start(ctx context.Context, s workflows.Start) (workflows.Oper
 	} else if id != "" {
 		return r.Get(ctx, id)
 	}
+	if !s.Supersede && last.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		// Before the plan, which would speak of PoPs that change while it is made.
+		return r.collided(ctx, workflowID, last.GetExecution().GetRunId(), started{s, sum})
+	}
 	supersedes := s.Supersede && givesWay(last, s.Key)
 	if supersedes {
 		if s.Request, err = s.Request.Superseding(startOf(last).Start.Request); err != nil {
@@ -348,7 +352,7 @@ func (r *Runbooks) plan(ctx context.Context, req workflows.Request) (*workflows.
 	defer cancel()
 	plan, err := r.fleets.Plan(limit, req)
 	if err == nil {
-		return &plan, nil
+		return &plan, req.Fits(plan)
 	}
 	switch problem.KindOf(err) {
 	case problem.Invalid, problem.NotFound, problem.FailedPrecondition, problem.PermissionDenied, problem.Unauthenticated, problem.ResourceExhausted:

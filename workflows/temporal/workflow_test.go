@@ -170,6 +170,23 @@ func TestEverythingGoesWell(t *testing.T) {
 	}
 }
 
+// The PoPs keep which it was, so that what was rolled back is not rolled back again.
+func TestPopsAreToldWhetherItIsARollback(t *testing.T) {
+	for kind, want := range map[workflows.Kind]bool{workflows.Rollback: true, workflows.Cutover: false} {
+		told := !want
+		f := &fleets{cutOver: func(_ context.Context, c workflows.Change) (workflows.Report, error) {
+			told = c.Rollback
+			return workflows.Report{Step: workflows.Switched, SwitchedAt: switchedAt}, nil
+		}}
+		in := asks(workflows.Request{To: workflows.Blue}, "fra1")
+		in.Start.Request.Kind = kind
+		ended(t, rehearse(t, f).runs(in), workflows.Succeeded)
+		if told != want {
+			t.Errorf("%s: rollback=%t", kind, told)
+		}
+	}
+}
+
 func TestFreshPlanOfTheStartIsUsed(t *testing.T) {
 	for _, c := range []struct {
 		age   time.Duration

@@ -124,14 +124,18 @@ func keysAreKept(s *stage) {
 	if again := s.begins(s.request("k")); again != first {
 		s.Errorf("after its end the key makes %s", again)
 	}
-	other := s.request("k2")
+	again := s.request("k2")
+	_, err := s.Start(s.ctx, again)
+	refused(s, err, problem.FailedPrecondition, "nothing to roll back")
+	other := s.request("k3")
+	other.GetGlobalCutover().Kind, other.GetGlobalCutover().To = runbookv1.Kind_KIND_CUTOVER, fleetv1.Colour_COLOUR_BLUE
 	s.ends(s.begins(other), runbookv1.State_STATE_SUCCEEDED)
 	if again := s.begins(s.request("k")); again != first {
 		s.Errorf("after another operation the key makes %s", again)
 	}
 	changed := s.request("k")
 	changed.Reason = "something else"
-	_, err := s.Start(s.ctx, changed)
+	_, err = s.Start(s.ctx, changed)
 	refused(s, err, problem.AlreadyExists, first)
 	for pop, n := range s.Switches() {
 		if n != 2 {
@@ -395,6 +399,8 @@ func badInput(s *stage) {
 		"no runbook":       {func(r *runbookv1.StartRequest, _ *runbookv1.GlobalCutover) { r.Runbook = nil }, problem.Invalid, "runbook"},
 		"no kind":          {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Kind = 0 }, problem.Invalid, "kind"},
 		"cutover to where": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.Kind = runbookv1.Kind_KIND_CUTOVER }, problem.Invalid, "blue or green"},
+		"unknown first PoP": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) { g.FirstPop = "nosuch" }, problem.NotFound,
+			`global_cutover.first_pop: "nosuch" is not in the scope; there is pop000, pop001`},
 		"first PoP outside": {func(_ *runbookv1.StartRequest, g *runbookv1.GlobalCutover) {
 			g.Scope, g.FirstPop = pops("pop001"), "pop002"
 		}, problem.Invalid, "first_pop"},
