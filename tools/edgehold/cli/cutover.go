@@ -133,7 +133,9 @@ func rollbackCommand(a *app) *cobra.Command {
 		Long: `Send every PoP back to the colour that was active before, all at once or in
 waves. PoPs that cannot are reported and left as they are. Without --to the
 target is the other colour when all PoPs serve the same one; a fleet that is
-mixed may want --to. --dry-run says which it is.
+mixed may want --to. --dry-run says which it is. Once all are rolled back,
+another rollback is refused unless --to says where; while some are not, it
+takes those along.
 
 The operation runs in the centre and does not depend on this command, which
 only watches it: Ctrl-C ends the watching and nothing else.

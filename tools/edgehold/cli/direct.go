@@ -35,11 +35,7 @@ func (a *app) cutOverDirect(ctx context.Context, r *request, asked *fleetv1.Scop
 	}
 	defer done()
 	scope := fleet.Scope{Pops: asked.GetPops(), All: asked.GetAll()}
-	change := fleet.Change{ID: "direct/" + r.key, To: fleet.Colour(r.to), Principal: principal(), Reason: r.reason, Version: r.version, Force: r.force,
-		Rollback: r.kind == runbookv1.Kind_KIND_ROLLBACK, At: begun}
-	if r.deadline > 0 {
-		change.Deadline = begun.Add(r.deadline)
-	}
+	change := r.change(begun)
 	if err := resolve(ctx, centre, scope, r, &change); err != nil {
 		return err
 	}
@@ -92,6 +88,16 @@ func (a *app) cutOverDirect(ctx context.Context, r *request, asked *fleetv1.Scop
 		fmt.Fprintf(a.diag, "The audit log is not complete: %v\n", audit.err)
 	}
 	return err
+}
+
+// change is what is declared in each PoP; its colour is empty until it is resolved.
+func (r *request) change(at time.Time) fleet.Change {
+	change := fleet.Change{ID: "direct/" + r.key, To: fleet.Colour(r.to), Principal: principal(), Reason: r.reason, Version: r.version, Force: r.force,
+		Rollback: r.kind == runbookv1.Kind_KIND_ROLLBACK, At: at}
+	if r.deadline > 0 {
+		change.Deadline = at.Add(r.deadline)
+	}
+	return change
 }
 
 // directOperation is a direct cutover in the form that progress shows.

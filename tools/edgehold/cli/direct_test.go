@@ -13,6 +13,7 @@ import (
 	"edgehold.internal/libs/problem"
 	runbookv1 "edgehold.internal/proto/edgehold/runbook/v1"
 	"edgehold.internal/services/fleet"
+	"edgehold.internal/services/fleet/fake"
 )
 
 func direct() (*request, fleet.Change, []fleet.Pop) {
@@ -25,6 +26,45 @@ var results = []fleet.CutoverResult{
 	{Pop: "ams1", Cutover: &fleet.Cutover{SwitchedAt: begun.Add(120 * time.Millisecond)}},
 	{Pop: "fra1", Err: problem.New(problem.DeadlineExceeded, "", "blue is declared in PoP fra1 and had not switched")},
 	{Pop: "sin1", Err: problem.Unavailablef("the Kubernetes API cannot be reached")},
+}
+
+// TestDirectChange: what a direct call declares says whether it is a rollback, as the services do.
+func TestDirectChange(t *testing.T) {
+	r, want, _ := direct()
+	want.Principal, want.Rollback, want.To = principal(), true, fleet.None
+	if got := r.change(begun); got != want {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	r.kind, r.to, r.deadline = runbookv1.Kind_KIND_CUTOVER, "green", time.Minute
+	want.Rollback, want.To, want.Deadline = false, fleet.Green, begun.Add(time.Minute)
+	if got := r.change(begun); got != want {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+}
+
+// TestDirectResolve: without a name the fleet is the only one, without a colour it is the one to go back to; what was rolled
+// back is not rolled back again.
+func TestDirectResolve(t *testing.T) {
+	edge := fake.New(fake.Steady("edge", fleet.Green))
+	centre := fleet.NewCentre(&fleet.Registry{Pops: []fleet.Pop{{Name: "ams1"}}}, func(fleet.Pop) fleet.Cluster { return edge }, fleet.Limits{})
+	all := fleet.Scope{All: true}
+	r, _, _ := direct()
+	r.fleet = ""
+	change := r.change(begun)
+	if err := resolve(t.Context(), centre, all, r, &change); err != nil || r.fleet != "edge" || change.To != fleet.Blue {
+		t.Fatalf("%q, %q, %v", r.fleet, change.To, err)
+	}
+	change.Deadline = change.At.Add(time.Minute)
+	if _, err := centre.CutOver(t.Context(), r.fleet, all, change, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.key = "another"
+	change = r.change(begun)
+	err := resolve(t.Context(), centre, all, r, &change)
+	if code(err) != ExitRefused || !strings.Contains(err.Error(), "nothing to roll back: every PoP in scope serves blue (v1); "+principal()+" rolled back at ") ||
+		!strings.Contains(err.Error(), "say --to green, or edgehold cutover --to green") {
+		t.Errorf("exit %d: %v", code(err), err)
+	}
 }
 
 func TestDirectShown(t *testing.T) {

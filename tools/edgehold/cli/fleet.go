@@ -182,6 +182,9 @@ func (a *app) printFleet(f *fleetv1.Fleet) {
 
 func (a *app) cutoverLine(c *fleetv1.Cutover) string {
 	text := fmt.Sprintf("%s to %s, %s", orUnknown(colourName(c.GetFrom())), colourName(c.GetTo()), name(c.GetOutcome().String(), "OUTCOME_"))
+	if c.GetRollback() {
+		text = "rollback, " + text
+	}
 	if t := c.GetSwitchedAt(); t != nil {
 		text += ", switched " + a.ago(t) + " ago"
 	}
