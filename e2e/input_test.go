@@ -40,6 +40,7 @@ func TestBadInput(t *testing.T) {
 		{"unknown PoP", "rollback --reason r --pops ams1,nowhere1", 2, `--pops: the registry has no PoP "nowhere1"; it has ams1, `},
 		{"unknown PoP, direct", "rollback --direct --reason r --pops nowhere1", 2, `--pops: the registry has no PoP "nowhere1"; it has ams1, `},
 		{"a PoP twice", "rollback --reason r --pops ams1,ams1", 2, `--pops: "ams1" is named twice`},
+		{"unknown first PoP", "rollback --reason r --first-pop nowhere1", 2, `--first-pop: "nowhere1" is not in the scope; there is ams1, `},
 		{"unknown fleet", "rollback --reason r --fleet nothing", 2, `has no fleet "nothing"; it has edge`},
 		{"unknown fleet, direct", "rollback --direct --to blue --reason r --fleet nothing", 2, `has no fleet "nothing"; it has edge`},
 		{"unknown colour", "rollback --reason r --to red", 2, `--to: "red" is not a colour; use blue or green`},

@@ -100,10 +100,27 @@ func TestPopUnreachable(t *testing.T) {
 		t.Errorf("%s serves %s: nobody could have told it", lost.Name, f.Status.Active)
 	}
 	lost.Wire.Mend()
-	if out, err := s.rollback(ctx, "unreachable-again", "--to", "blue"); err != nil {
+	if out, err := s.rollback(ctx, "unreachable-again"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	s.back(t, ctx)
+}
+
+// Two people on call roll the same incident back, one after the other: the second does not lead forward again.
+func TestRolledBackAlready(t *testing.T) {
+	s, ctx := scenario(t)
+	if out, err := s.rollback(ctx, "first"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.back(t, ctx)
+	before := s.stored(t, ctx)
+	for _, way := range [][]string{nil, {"--direct"}} {
+		_, err := s.rollback(ctx, "second", way...)
+		if exitCode(err) != 3 || !strings.Contains(err.Error(), "nothing to roll back: every PoP in scope serves blue (v1); ") || !strings.Contains(err.Error(), "say --to green") {
+			t.Errorf("a second rollback %v: %v", way, err)
+		}
+	}
+	s.unchanged(t, ctx, before)
 }
 
 // The standby is not ready in three PoPs. Three of six are more than the budget of a third, so the operation asks before
