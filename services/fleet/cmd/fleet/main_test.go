@@ -153,6 +153,9 @@ func TestRun(t *testing.T) {
 	if err != nil || len(history.GetPops()[0].GetCutovers()) != 1 || history.GetPops()[0].GetCutovers()[0].GetId() != "forced-1" || history.GetPops()[0].GetCutovers()[0].GetSwitchedAt() == nil {
 		t.Errorf("after a forced selector: %v, %v", history, err)
 	}
+	if body, err := os.ReadFile(audit); err != nil || !strings.Contains(string(body), `"procedure":"fleet-controller/adopt","reason":"the controller is dead","idempotency_key":"forced-1"`) {
+		t.Errorf("%v; the audit log does not say that a switch was found:\n%s", err, body)
+	}
 	if body := get(t, address+"/healthz"); strings.Contains(body, "warning") {
 		t.Errorf("health: %s", body)
 	}

@@ -70,7 +70,8 @@ type Config struct {
 	// Logger; default none.
 	Logger *slog.Logger
 	// Audit keeps what the controller does to traffic by itself: acts "fleet-controller/switch", "…/revert" (the guard's),
-	// "…/restore" (after another writer) and "…/reset" (of connections that a drain left); default a line of Logger.
+	// "…/restore" (after another writer), "…/reset" (of connections that a drain left), and "…/adopt" for a switch that it
+	// found and put on record; default a line of Logger.
 	Audit func(context.Context, service.Act)
 	// Registry for metrics; nil for none.
 	Registry prometheus.Registerer

@@ -169,6 +169,13 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 			}
 		}
 	}
+	if found(&o.Status, &d) {
+		way := map[string]any{"from": d.Status.LastCutover.From, "to": d.Status.LastCutover.To}
+		if m := o.Service.Managers; len(m) > 0 {
+			way["writer"] = m[0].Name
+		}
+		r.audit(ctx, objects, "adopt", d.Status.LastCutover, nil, way)
+	}
 	e.memory, e.status = d.Memory, d.Status
 	if id := d.Pods.ResetID; id != "" && id != e.resetID {
 		e.resetID = id
@@ -337,6 +344,13 @@ func (r *reconciler) audit(ctx context.Context, o *kube.Objects, act string, c *
 		"version": c.Version, "force": c.Forced, "rollback": c.Rollback, "generation": o.Fleet.Generation}
 	maps.Copy(request, more)
 	r.controller.config.Audit(ctx, service.Act{Name: "fleet-controller/" + act, Principal: c.Principal, Reason: c.Reason, IdempotencyKey: c.ID, Request: request, Err: err})
+}
+
+// found reports whether a decision puts a switch on record that this process did not make: the one before it was killed, or
+// the answer was lost, or a person or another writer made it.
+func found(before *fleet.Status, d *fleet.Decision) bool {
+	c, was := d.Status.LastCutover, before.LastCutover
+	return d.Switch == nil && c != nil && !c.SwitchedAt.IsZero() && (was == nil || was.ID != c.ID || was.SwitchedAt.IsZero())
 }
 
 // scale writes both sizes, the one first that keeps the standby from being the smaller.
