@@ -195,7 +195,8 @@ type ChangeSpec struct {
 	Rollback bool `json:"rollback,omitempty"`
 	// When the change was declared.
 	At metav1.MicroTime `json:"at"`
-	// The cutover is abandoned if it has not switched by then.
+	// The cutover is abandoned if it has not switched by then. What counts is how long after at it is, at most one hour: it
+	// runs from when the change was stored, whatever anybody's clock says.
 	Deadline *metav1.MicroTime `json:"deadline,omitempty"`
 }
 
@@ -302,10 +303,11 @@ type CutoverStatus struct {
 	SettledAt *metav1.MicroTime `json:"settledAt,omitempty"`
 	// The last connection that the old colour accepted; absent when nobody can tell.
 	LastNewConnectionAt *metav1.MicroTime `json:"lastNewConnectionAt,omitempty"`
-	// The old colour has no open connection, or the drain's deadline passed.
+	// The old colour has had no open connection since, or the drain's deadline passed.
 	DrainedAt *metav1.MicroTime `json:"drainedAt,omitempty"`
 
-	// Connections that were open on the old colour at the switch; the base of the counts below.
+	// The most connections that were open on the old colour after the switch; the base of the counts below. What is neither
+	// reset nor left is drained, also when it went with its pod.
 	ConnectionsAtSwitch *int64 `json:"connectionsAtSwitch,omitempty"`
 	ConnectionsDrained  *int64 `json:"connectionsDrained,omitempty"`
 	ConnectionsReset    *int64 `json:"connectionsReset,omitempty"`
