@@ -41,7 +41,7 @@ const patience = 90 * time.Second
 // the server on another port. It needs edgehold-control-plane, which takes minutes to build, and is skipped without it.
 func TestHorizontalPodAutoscaler(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts a control plane")
+		t.Skip("needs a control plane, which -short does not start")
 	}
 	kubeconfig := startControlPlane(t)
 	cluster, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
