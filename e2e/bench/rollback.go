@@ -176,7 +176,8 @@ const enough = 22_000
 // once cuts over to the bad release and rolls back, under traffic.
 func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, error) {
 	config := load.Default()
-	config.Rate = 1500.0 / float64(len(s.Pops))
+	// The load is there to find failures, not to fill the machine: on two cores this is half of it.
+	config.Rate = 1000.0 / float64(len(s.Pops))
 	run, err := s.Load(ctx, config)
 	if err != nil {
 		return nil, err
@@ -192,7 +193,8 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 		return nil, err
 	}
 	command := time.Now()
-	if _, err := s.Run(ctx, "rollback", "--reason", "bench: back"); err != nil {
+	spent, err := b.switchTo(ctx, s, v1alpha1.Blue, "rollback", "--reason", "bench: back")
+	if err != nil {
 		return nil, err
 	}
 	if err := s.AwaitSteady(ctx); err != nil {
@@ -208,6 +210,7 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 	if r.RolledBack != len(s.Pops) || r.ToLastCutover == nil || r.ToClean == nil {
 		return nil, fmt.Errorf("%d of %d PoPs rolled back: %+v", r.RolledBack, r.Pops, r.Missing)
 	}
+	b.Say("until it was recorded: %s", spent)
 	return &r.Rollback, nil
 }
 
@@ -354,7 +357,7 @@ func within(ctx context.Context, d time.Duration) context.Context {
 
 // scale is 210 PoPs, with pods that have no processes and one controller process for all clusters.
 func (b *Rollback) scale(ctx context.Context, t *Table, at21 float64) error {
-	return b.on(ctx, "scale", func(c stage.Config, state platform.State) error {
+	return b.on(ctx, "scale", func(c stage.Config, _ platform.State) error {
 		c.Pops, c.Replicas, c.Simulate, c.CentralController = 210, 2, true, true
 		s, err := stage.Set(ctx, c)
 		if err != nil {
@@ -364,17 +367,9 @@ func (b *Rollback) scale(ctx context.Context, t *Table, at21 float64) error {
 		var switched []float64
 		for i := range b.Runs {
 			to := []v1alpha1.Colour{v1alpha1.Green, v1alpha1.Blue}[i%2]
-			before, command := processorTime(state, s), time.Now()
-			asked := make(chan error, 1)
-			go func() {
-				_, err := s.Run(ctx, "cutover", "--to", string(to), "--max-error-ratio", "1", "--reason", "bench: scale")
-				asked <- err
-			}()
-			if err := s.AwaitActive(ctx, to); err != nil {
-				return err
-			}
-			spent := processorTime(state, s).since(before)
-			if err := <-asked; err != nil && exitCode(err) != 5 {
+			command := time.Now()
+			spent, err := b.switchTo(ctx, s, to, "cutover", "--to", string(to), "--max-error-ratio", "1", "--reason", "bench: scale")
+			if err != nil && exitCode(err) != 5 {
 				return err
 			}
 			if err := s.AwaitSteady(ctx); err != nil {
@@ -412,13 +407,22 @@ func (b *Rollback) scale(ctx context.Context, t *Table, at21 float64) error {
 // seconds of processor time by what used them.
 type seconds map[string]float64
 
-// processorTime of the engines and of our services so far. What has ended, or cannot be read, is left out.
-func processorTime(state platform.State, s *stage.Stage) seconds {
-	spent := seconds{}
-	add := func(name string, pid int) {
-		body, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// processorTime of every process of the checkout's binaries so far, and of this one, which is the load.
+func (b *Rollback) processorTime() seconds {
+	spent := seconds{"load": 0}
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range processes {
+		name := "load"
+		if dir != fmt.Sprintf("/proc/%d", os.Getpid()) {
+			exe, err := os.Readlink(dir + "/exe")
+			if err != nil || filepath.Dir(exe) != b.Bin {
+				continue
+			}
+			name = strings.TrimPrefix(filepath.Base(exe), "edgehold-")
+		}
+		body, err := os.ReadFile(dir + "/stat")
 		if err != nil {
-			return
+			continue // it has just ended
 		}
 		// After the name in parentheses: utime and stime are fields 14 and 15 of proc(5), in ticks of 10 ms.
 		_, rest, _ := strings.Cut(string(body), ") ")
@@ -427,15 +431,22 @@ func processorTime(state platform.State, s *stage.Stage) seconds {
 		system, _ := strconv.ParseFloat(fields[12], 64)
 		spent[name] += (user + system) / 100
 	}
-	for _, e := range state.Engines {
-		add(e.Kind, e.Process.PID)
-	}
-	for name, p := range map[string]*stage.Process{"controller": s.Controller, "fleet": s.Fleet, "runbooks": s.Runbooks} {
-		if p != nil {
-			add(name, p.PID())
-		}
-	}
 	return spent
+}
+
+// switchTo runs the command and says what processor time went by until every PoP had recorded that it serves the colour.
+func (b *Rollback) switchTo(ctx context.Context, s *stage.Stage, to v1alpha1.Colour, args ...string) (spent seconds, err error) {
+	before := b.processorTime()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := s.Run(ctx, args...)
+		asked <- err
+	}()
+	if err := s.AwaitActive(ctx, to); err != nil {
+		return nil, errors.Join(err, <-asked)
+	}
+	spent = b.processorTime().since(before)
+	return spent, <-asked
 }
 
 func (s seconds) since(before seconds) seconds {
