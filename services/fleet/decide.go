@@ -339,7 +339,7 @@ func (d *decider) follow() {
 	}
 }
 
-const fastAfterSwitch = 30 * time.Second
+const fastAfterSwitch = 15 * time.Second
 
 // Alike reports whether b says the same as a but for counts, readings and wording, so that it need not be written at once.
 func Alike(a, b *Status) bool {

@@ -31,7 +31,7 @@ import (
 
 // How often a status is written whose counts and readings alone have changed: what somebody waits for, and what nobody does.
 const (
-	writeFast = time.Second
+	writeFast = 2 * time.Second
 	writeIdle = 10 * time.Second
 	// readingsPerSecond of one cluster, over all fleets.
 	readingsPerSecond = 25
