@@ -325,7 +325,7 @@ func (d *decider) follow() {
 	}
 	if c := d.s.LastCutover; c != nil && !c.SwitchedAt.IsZero() && c.To == d.pods.Traffic {
 		d.pods.Since = d.m.switched
-		// The minute after a switch is when somebody asks whether it helped.
+		// Just after a switch somebody asks whether it helped.
 		if d.since(&d.m.switched, c.SwitchedAt) < fastAfterSwitch {
 			d.pods.Fast = true
 		}
@@ -339,6 +339,8 @@ func (d *decider) follow() {
 	}
 }
 
+// fastAfterSwitch is how long after a switch its traffic is looked at often: not longer, because every look is a write of the
+// status, and all fleets of a cluster share its API server.
 const fastAfterSwitch = 15 * time.Second
 
 // Alike reports whether b says the same as a but for counts, readings and wording, so that it need not be written at once.
