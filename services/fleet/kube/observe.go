@@ -192,8 +192,8 @@ func ownsSelector(m metav1.ManagedFieldsEntry) bool {
 	return m.FieldsV1 != nil && m.Subresource == "" && strings.Contains(m.FieldsV1.GetRawString(), `"f:selector"`)
 }
 
-// stored is when the id of spec.change was written, by the API server's clock; zero when it does not say. Of several writers
-// of the same id the first one declared it.
+// stored is when spec.change was written, by the API server's clock; zero when it does not say. Of several writers of the same
+// change the first one declared it.
 func stored(managers []metav1.ManagedFieldsEntry) (at time.Time) {
 	for _, m := range managers {
 		if m.Time != nil && OwnsChange(m) && (at.IsZero() || m.Time.Time.Before(at)) {
@@ -203,10 +203,10 @@ func stored(managers []metav1.ManagedFieldsEntry) (at time.Time) {
 	return at
 }
 
-// OwnsChange reports whether a manager of a Fleet wrote the id of spec.change.
+// OwnsChange reports whether a manager of a Fleet wrote spec.change.
 func OwnsChange(m metav1.ManagedFieldsEntry) bool {
-	// {"f:spec":{"f:change":{"f:id":{}}}}; no other part of a spec has an id but the freezes, whose list is owned as a whole.
-	return m.FieldsV1 != nil && m.Subresource == "" && strings.Contains(m.FieldsV1.GetRawString(), `"f:change"`) && strings.Contains(m.FieldsV1.GetRawString(), `"f:id"`)
+	// {"f:spec":{"f:change":{}}}; the key occurs nowhere else in a Fleet.
+	return m.FieldsV1 != nil && m.Subresource == "" && strings.Contains(m.FieldsV1.GetRawString(), `"f:change"`)
 }
 
 func deployment(d *appsv1.Deployment) *fleet.Deployment {

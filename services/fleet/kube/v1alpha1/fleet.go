@@ -175,7 +175,8 @@ type MetricsSpec struct {
 	Errors string `json:"errors"`
 }
 
-// ChangeSpec says who changed the active colour, and why.
+// ChangeSpec says who changed the active colour, and why. It is replaced as a whole.
+// +structType=atomic
 // +kubebuilder:validation:XValidation:rule="!has(self.deadline) || timestamp(self.deadline) > timestamp(self.at)",message="change.deadline must be after change.at"
 type ChangeSpec struct {
 	// Operation id or idempotency key: the same id is the same cutover.
@@ -240,7 +241,9 @@ const (
 	OutcomeSuperseded Outcome = "Superseded"
 )
 
-// FleetStatus is what the controller observed. It is written once at the end of a reconciliation.
+// FleetStatus is what the controller observed. It is written once at the end of a reconciliation, as a whole and by nobody
+// else: who owns which field of it is not kept, because that would be as large as the status itself.
+// +structType=atomic
 type FleetStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// The colour that the Service selects; empty when it selects neither.
