@@ -141,7 +141,7 @@ func (s *Stage) writeKubeconfig(ctx context.Context, path, namespace, account st
 		if err != nil {
 			return fmt.Errorf("token of %s/%s in %s: %w", namespace, account, c.Context, err)
 		}
-		out.Clusters[c.Context] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthorityData: c.config.CAData, CertificateAuthority: c.config.CAFile}
+		out.Clusters[c.Context] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthorityData: c.config.CAData, CertificateAuthority: c.config.CAFile, DisableCompression: c.config.DisableCompression}
 		out.AuthInfos[c.Context] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
 		out.Contexts[c.Context] = &clientcmdapi.Context{Cluster: c.Context, AuthInfo: c.Context}
 		out.CurrentContext = c.Context

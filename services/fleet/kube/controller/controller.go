@@ -142,6 +142,8 @@ func New(config Config) (*Controller, error) {
 	c.config.RESTConfig = rest.CopyConfig(config.RESTConfig)
 	// The API server has its own fairness; a limit here would hold up the last PoPs of a rollback.
 	c.config.RESTConfig.QPS, c.config.RESTConfig.Burst = -1, 0
+	// It is beside the controller, and would compress each event of a watch for each of those who watch.
+	c.config.RESTConfig.DisableCompression = true
 	c.config.RESTConfig.UserAgent = "edgehold-fleet"
 	c.config.RESTConfig.Wrap(func(next http.RoundTripper) http.RoundTripper { return &dated{next: next, keeper: c.keeper} })
 	return c, nil
