@@ -142,7 +142,7 @@ func (s *site) record(f *v1alpha1.Fleet, reason, note string) {
 		// The next seconds belong to the cutover itself: hundreds of Events would compete with its patches.
 		select {
 		case <-s.connections.closing:
-		case <-time.After(3 * time.Second):
+		case <-time.After(5 * time.Second):
 		}
 		ctx, cancel := context.WithTimeout(s.connections.ctx, 5*time.Second)
 		defer cancel()

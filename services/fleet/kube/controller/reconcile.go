@@ -1,13 +1,13 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -61,13 +61,13 @@ type reconciler struct {
 	rush       int
 }
 
-// In a global rollback the selectors of all PoPs are set first and then it is recorded: a record waits until no PoP of the
-// cluster was switched for recordQuiet and recordGap for each that was, because a large rush has longer gaps in it; at most
-// recordLatest. The first PoP, or the only one, is recorded at once.
+// In a global rollback the selectors of all PoPs are set first and then it is recorded, because a record costs the API server
+// more than a switch: it waits until no PoP of the cluster was switched for recordQuiet and recordGap for each that was, because
+// a large rush has longer gaps in it; at most recordLatest. The first PoP, or the only one, is recorded at once.
 const (
-	recordQuiet  = 30 * time.Millisecond
-	recordGap    = 5 * time.Millisecond
-	recordLatest = 3 * time.Second
+	recordQuiet  = 20 * time.Millisecond
+	recordGap    = 8 * time.Millisecond
+	recordLatest = 5 * time.Second
 )
 
 // turned notes a switch and returns the instant by which it is recorded.
@@ -98,8 +98,9 @@ type entry struct {
 	memory fleet.Memory
 	// status as decided last, which the cache may not show yet. There is one writer.
 	status fleet.Status
-	// written is the last one that the API server took.
-	written   *v1alpha1.FleetStatus
+	// known is the last one that the API server took, and written how it was sent.
+	known     fleet.Status
+	written   []byte
 	writtenAt time.Duration
 	// own are our last writes of objects, which the cache may not show yet.
 	own      map[string]ownWrite
@@ -214,7 +215,9 @@ func (r *reconciler) entry(f *v1alpha1.Fleet) *entry {
 	if e != nil && e.follower != nil {
 		e.follower.stop()
 	}
-	e = &entry{uid: f.UID, status: kube.Status(f), written: f.Status.DeepCopy(), own: map[string]ownWrite{}}
+	status := kube.Status(f)
+	written, _ := json.Marshal(f.Status) // one that cannot be encoded is written anew
+	e = &entry{uid: f.UID, status: status, known: status, written: written, own: map[string]ownWrite{}}
 	r.fleets[key] = e
 	return e
 }
@@ -408,8 +411,11 @@ func (r *reconciler) follow(e *entry, objects *kube.Objects, d *fleet.Decision, 
 // write stores the status: at once when it says something new, now and then when only its counts and readings differ. It
 // returns when to come back for what it left.
 func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fast bool) (later time.Duration, err error) {
-	status := kube.ToStatus(e.status)
-	if e.written != nil && reflect.DeepEqual(normal(*e.written), normal(status)) {
+	status, err := json.Marshal(kube.ToStatus(e.status))
+	if err != nil {
+		return 0, err
+	}
+	if bytes.Equal(e.written, status) {
 		return 0, nil
 	}
 	now := r.controller.config.Clock.Uptime()
@@ -419,7 +425,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 	if wait := e.writtenAt + writeGap - now; wait > 0 && e.writtenAt > 0 {
 		return wait, nil
 	}
-	if e.written != nil && fleet.Alike(writtenStatus(e), &e.status) {
+	if fleet.Alike(&e.known, &e.status) {
 		every := writeIdle
 		if fast {
 			every = writeFast
@@ -434,7 +440,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 	// The whole status in one step, for the very object that it speaks of.
 	body, err := json.Marshal([]map[string]any{
 		{"op": "test", "path": "/metadata/uid", "value": e.uid},
-		{"op": "add", "path": "/status", "value": status},
+		{"op": "add", "path": "/status", "value": json.RawMessage(status)},
 	})
 	if err != nil {
 		return 0, err
@@ -450,7 +456,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		r.fail(e, f, "StatusFailed", fmt.Errorf("the status could not be written: %w", err))
 		return 0, err
 	}
-	e.written, e.writtenAt = &status, now
+	e.known, e.written, e.writtenAt = e.status, status, now
 	for _, n := range e.untold {
 		r.notice(f, n)
 	}
@@ -473,21 +479,6 @@ func (r *reconciler) say(f *v1alpha1.Fleet, n fleet.Notice) {
 		level = slog.LevelWarn
 	}
 	r.log.Log(context.Background(), level, n.Message, "namespace", f.Namespace, "fleet", f.Name, "event", n.Reason)
-}
-
-// writtenStatus is the written one in the domain's terms.
-func writtenStatus(e *entry) *fleet.Status {
-	s := kube.Status(&v1alpha1.Fleet{Status: *e.written})
-	return &s
-}
-
-// normal makes two statuses comparable: times as they are stored.
-func normal(s v1alpha1.FleetStatus) string {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
 }
 
 func (r *reconciler) notice(f *v1alpha1.Fleet, n fleet.Notice) {
