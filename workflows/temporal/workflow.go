@@ -197,49 +197,97 @@ func (c *course) preflight(ctx workflow.Context) {
 	})
 }
 
-// wave is what the PoPs of one wave share.
-type wave struct {
-	switching int
-	late      bool // they have waited for one another long enough
-}
-
 // begin switches the PoPs of a wave. The switches are activities of this workflow and not of the PoPs' own: all of them
 // are handed to the worker together with the answer to one workflow task, however many there are, where a child workflow
 // costs five transactions before its first activity begins. The PoP's own workflow takes over once it has switched.
+//
+// One coroutine waits for all of them: with one for each, every answer would wake them all, and a thousand PoPs a million
+// times.
 func (c *course) begin(ctx workflow.Context, pops []string) {
-	op := c.run.Operation()
-	w := &wave{switching: len(pops)}
-	for _, pop := range pops {
-		in := SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
-			Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force,
-			Rollback: op.Request.Kind == workflows.Rollback, Deadline: op.Request.Deadline}}
-		if j := *op.Request.Jitter; len(pops) > 1 && j > 0 {
-			in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
-		}
-		// WaitForCancellation: an answer on its way says whether the PoP has switched.
-		f := workflow.ExecuteActivity(workflow.WithActivityOptions(c.pops, workflow.ActivityOptions{
-			ScheduleToCloseTimeout: in.Delay + in.Change.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + in.Change.Deadline + answerGrace + heartbeatTimeout,
-			HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
-			Summary: fmt.Sprintf("switch %s to %s", pop, op.To),
-		}), cutOverActivity, in)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			rep := switched(ctx, f)
-			rep.Pop = pop
-			w.switching--
-			if rep.Step != workflows.Switched {
-				c.run.Ended(rep)
-				return
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		op := c.run.Operation()
+		w := &wave{course: c, selector: workflow.NewSelector(ctx), switching: len(pops), open: len(pops)}
+		for _, pop := range pops {
+			in := SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
+				Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force,
+				Rollback: op.Request.Kind == workflows.Rollback, Deadline: op.Request.Deadline}}
+			if j := *op.Request.Jitter; len(pops) > 1 && j > 0 {
+				in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
 			}
-			c.run.Reported(rep)
-			// An error is the end of this workflow.
-			_ = workflow.Await(ctx, func() bool { return w.switching == 0 || w.late || c.pops.Err() != nil })
-			c.run.Ended(c.follow(ctx, in.Change, rep))
+			// WaitForCancellation: an answer on its way says whether the PoP has switched.
+			f := workflow.ExecuteActivity(workflow.WithActivityOptions(c.pops, workflow.ActivityOptions{
+				ScheduleToCloseTimeout: in.Delay + in.Change.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + in.Change.Deadline + answerGrace + heartbeatTimeout,
+				HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
+				Summary: fmt.Sprintf("switch %s to %s", pop, op.To),
+			}), cutOverActivity, in)
+			w.selector.AddFuture(f, func(f workflow.Future) { w.answered(ctx, in.Change, f) })
+		}
+		// It ends with c.pops: after an abort nobody waits for the others.
+		timer, stopTimer := workflow.WithCancel(c.pops)
+		w.stopTimer = stopTimer
+		w.selector.AddFuture(workflow.NewTimer(timer, calmAfter), func(workflow.Future) { w.follow(ctx) })
+		for w.open > 0 {
+			w.selector.Select(ctx)
+		}
+	})
+}
+
+// wave is the PoPs that began together.
+type wave struct {
+	*course
+	selector workflow.Selector
+	// switching have not answered, open have not ended.
+	switching, open int
+	// waiting have switched and wait for the others, before their drains are followed; none does any longer when it is calm.
+	waiting []followed
+	calm    bool
+	// stopTimer ends the timer that ends the wait.
+	stopTimer workflow.CancelFunc
+}
+
+// followed is a PoP that has switched.
+type followed struct {
+	change   workflows.Change
+	switched workflows.Report
+}
+
+// answered takes the answer of one PoP's switch.
+func (w *wave) answered(ctx workflow.Context, ch workflows.Change, f workflow.Future) {
+	rep := switched(ctx, f)
+	rep.Pop = ch.Pop
+	if rep.Step == workflows.Switched {
+		w.run.Reported(rep)
+		w.waiting = append(w.waiting, followed{ch, rep})
+	} else {
+		w.ended(rep)
+	}
+	if w.switching--; w.switching == 0 {
+		w.stopTimer()
+	}
+	if w.switching == 0 || w.calm {
+		w.follow(ctx)
+	}
+}
+
+func (w *wave) ended(rep workflows.Report) {
+	w.open--
+	w.run.Ended(rep)
+}
+
+// follow runs the workflow of each PoP that waits for it.
+func (w *wave) follow(ctx workflow.Context) {
+	w.calm = true
+	for _, p := range w.waiting {
+		w.selector.AddFuture(w.drain(p.change, p.switched), func(f workflow.Future) {
+			var rep workflows.Report
+			if err := f.Get(ctx, &rep); err != nil {
+				rep = unfollowed(p.switched, err)
+			}
+			rep.Pop = p.change.Pop
+			w.ended(rep)
 		})
 	}
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		calm, err := workflow.AwaitWithTimeout(ctx, calmAfter, func() bool { return w.switching == 0 })
-		w.late = err == nil && !calm
-	})
+	w.waiting = nil
 }
 
 // switched is the last report of a PoP that has not switched, or else that it has.
@@ -261,8 +309,8 @@ func switched(ctx workflow.Context, f workflow.Future) workflows.Report {
 	return workflows.Report{Step: step, Message: p.Error()}
 }
 
-// follow runs the workflow of a PoP that has switched, and returns its last report.
-func (c *course) follow(ctx workflow.Context, ch workflows.Change, switched workflows.Report) workflows.Report {
+// drain starts the workflow of a PoP that has switched.
+func (c *course) drain(ch workflows.Change, switched workflows.Report) workflow.ChildWorkflowFuture {
 	o := workflow.ChildWorkflowOptions{
 		WorkflowID:        fmt.Sprintf("%s%s/%s/%s", idPrefix, ch.Fleet, c.self.RunID, ch.Pop),
 		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
@@ -274,12 +322,7 @@ func (c *course) follow(ctx workflow.Context, ch workflows.Change, switched work
 		o.TypedSearchAttributes = sdk.NewSearchAttributes(FleetAttribute.ValueSet(ch.Fleet), PopAttribute.ValueSet(ch.Pop),
 			StateAttribute.ValueSet(string(workflows.Draining)), OperationAttribute.ValueSet(in.Operation))
 	}
-	var rep workflows.Report
-	if err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(c.pops, o), popDrain, in).Get(ctx, &rep); err != nil {
-		rep = unfollowed(switched, err)
-	}
-	rep.Pop = ch.Pop
-	return rep
+	return workflow.ExecuteChildWorkflow(workflow.WithChildOptions(c.pops, o), popDrain, in)
 }
 
 func unfollowed(rep workflows.Report, err error) workflows.Report {
