@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// beatInterval is how often an activity says that it lives, and hears of an abort.
-	beatInterval = time.Second
+	// beatInterval is how often an activity says that it lives, and hears of an abort. Each time is a transaction of Temporal's,
+	// so that a switch, which takes less, shall end without one.
+	beatInterval = 2 * time.Second
 	// lastWord is how long a PoP that was asked may still answer when the operation is aborted. Most switch in less, and who
 	// aborts does not wait for the deadline of one that is stuck.
 	lastWord = 2 * time.Second

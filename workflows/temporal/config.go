@@ -92,6 +92,8 @@ func (c *Config) Validate() error {
 // options of a client. It reads the files.
 func (c Config) options(log *slog.Logger) (client.Options, error) {
 	o := client.Options{HostPort: c.Address, Namespace: c.Namespace, Logger: quiet{sdklog.NewStructuredLogger(log)}}
+	// Messages are small, and in a rush there are hundreds: compressing them costs more than it saves.
+	o.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{}
 	// A Temporal that was away is found again within 2 s. The client's own back-off grows to 10 s, in which starts and
 	// decisions would be refused.
 	o.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: callTimeout,

@@ -17,7 +17,7 @@ const (
 	// maxWatches bounds the operations that are followed at one time.
 	maxWatches = 200
 	// settle is the shortest time between two looks at one operation: changes of one moment are shown together.
-	settle = 50 * time.Millisecond
+	settle = 150 * time.Millisecond
 )
 
 // watches shares one follower per operation among all who watch it. It lives as long as there is one.
