@@ -319,7 +319,8 @@ func reported(f *v1alpha1.Fleet, to fleet.Colour, now time.Time) (fleet.Observat
 	return o, to != fleet.None && !o.MustRamp(to)
 }
 
-// Declare patches spec.active and spec.change together.
+// Declare patches spec.active and spec.change together. It leaves no Event: the controller's say the same, and in a rush each is a
+// write more.
 func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, error) {
 	f, err := s.patch(ctx, name, fieldManager, func(f *v1alpha1.Fleet) ([]operation, error) {
 		d := s.domain(f)
@@ -331,7 +332,6 @@ func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (f
 	if err != nil {
 		return fleet.Fleet{}, err
 	}
-	s.record(f, "CutoverDeclared", fmt.Sprintf("%s declared by %s: %s", change.To, cmp.Or(change.Principal, "unknown"), change.Reason))
 	return s.domain(f), nil
 }
 

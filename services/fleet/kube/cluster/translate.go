@@ -139,7 +139,7 @@ func (s *site) record(f *v1alpha1.Fleet, reason, note string) {
 	}
 	s.connections.tasks.Go(func() {
 		defer func() { <-s.connections.events }()
-		// The next seconds belong to the cutover itself: hundreds of Events would compete with its patches.
+		// The next seconds belong to what it tells of: hundreds of Events would compete with the patches of other PoPs.
 		select {
 		case <-s.connections.closing:
 		case <-time.After(5 * time.Second):
