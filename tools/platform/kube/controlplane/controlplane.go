@@ -104,6 +104,7 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 			return nil
 		}
 	})
+	go collectIdle(groupCtx)
 	ready(Ready{Ready: true, API: s.server, Kubeconfig: s.kubeconfig})
 
 	<-groupCtx.Done()
