@@ -18,7 +18,7 @@ import (
 
 const (
 	// beatInterval is how often an activity says that it lives, and hears of an abort. Each time is a transaction of Temporal's,
-	// so that a switch, which takes less, shall end without one.
+	// and a switch, which mostly takes less, ends without one.
 	beatInterval = 2 * time.Second
 	// lastWord is how long a PoP that was asked may still answer when the operation is aborted. Most switch in less, and who
 	// aborts does not wait for the deadline of one that is stuck.

@@ -242,7 +242,7 @@ const (
 )
 
 // FleetStatus is what the controller observed. It is written once at the end of a reconciliation, as a whole and by nobody
-// else: who owns which field of it is not kept, because that would be as large as the status itself.
+// else: who owns which field of it is not kept, because that was most of the object's metadata.
 // +structType=atomic
 type FleetStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
