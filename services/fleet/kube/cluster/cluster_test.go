@@ -149,7 +149,7 @@ func TestCluster(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *real){
 		"cut over": testCutOver, "declare wins against other writers": testDeclareWinsAgainstOtherWriters, "force the selector": testForceSelector,
 		"freezes": testFreezes, "bad input": testBadInput, "reload": testReload, "unreachable": testUnreachable, "least privilege": testLeastPrivilege,
-		"lost answers": testLostAnswers, "waking up": testWakingUp,
+		"lost answers": testLostAnswers, "waking up": testWakingUp, "a switch before its record": testSwitchBeforeRecord,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, r) })
 	}

@@ -255,7 +255,7 @@ func (c *Connections) connect(name string) (*connection, error) {
 		return nil, fmt.Errorf("connect context %q: %w", name, err)
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
-	conn := &connection{client: api, mirror: newMirror(api), ctx: ctx, stop: func() { cancel(); httpClient.CloseIdleConnections() }}
+	conn := &connection{client: api, mirror: newMirror(api, &c.tasks), ctx: ctx, stop: func() { cancel(); httpClient.CloseIdleConnections() }}
 	c.open[name] = conn
 	return conn, nil
 }

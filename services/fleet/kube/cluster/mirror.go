@@ -22,6 +22,7 @@ import (
 // informer hides the first and waits up to 30 s for the second.
 type mirror struct {
 	reader client.WithWatch
+	tasks  *sync.WaitGroup // of the connections
 
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*v1alpha1.Fleet // never changed once stored
@@ -30,6 +31,7 @@ type mirror struct {
 	away   time.Time // when the API was last found away
 	// Those that wait for a change, by namespace.
 	waiting map[string]map[chan struct{}]bool
+	glances map[string]*glance // by the name of the Services
 
 	// answered is closed when the API gave its first answer, good or bad.
 	answered chan struct{}
@@ -51,8 +53,9 @@ const (
 // wrong, if anything is; it must not be made in a tight loop.
 var errEndedAtOnce = errors.New("the API ended the watch at once")
 
-func newMirror(reader client.WithWatch) *mirror {
-	return &mirror{reader: reader, fleets: map[types.NamespacedName]*v1alpha1.Fleet{}, waiting: map[string]map[chan struct{}]bool{}, answered: make(chan struct{})}
+func newMirror(reader client.WithWatch, tasks *sync.WaitGroup) *mirror {
+	return &mirror{reader: reader, tasks: tasks, fleets: map[types.NamespacedName]*v1alpha1.Fleet{}, waiting: map[string]map[chan struct{}]bool{},
+		glances: map[string]*glance{}, answered: make(chan struct{})}
 }
 
 // run follows the cluster until ctx ends.

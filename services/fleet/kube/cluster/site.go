@@ -220,11 +220,14 @@ func (s *site) follow(ctx context.Context, look func(*connection, error) bool) {
 	}
 }
 
-// Await follows the mirror until done says so.
+// Await follows the mirror until done says so, and the Services meanwhile.
 func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fleet) bool) (fleet.Fleet, error) {
 	last := since
 	var end error
 	seen := false
+	var glimpsed *connection
+	unglimpse := func() {}
+	defer func() { unglimpse() }()
 	s.follow(ctx, func(conn *connection, err error) bool {
 		if err != nil {
 			return false // a reload may bring it back
@@ -233,8 +236,15 @@ func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fl
 		switch {
 		case f != nil && f.Generation >= since.Generation:
 			seen = true
-			last = s.domain(f)
-			return done(&last)
+			if last = s.domain(f); done(&last) {
+				return true
+			}
+			if conn != glimpsed {
+				unglimpse()
+				glimpsed, unglimpse = conn, conn.mirror.glimpse(conn.ctx, f.Spec.Service)
+			}
+			v, known := conn.mirror.servedBy(s.pop.Namespace, f.Spec.Service)
+			return known && v.anticipate(&last) && done(&last)
 		case f == nil && known && seen:
 			end = s.noFleet(ctx, conn, since.Name)
 			return true
