@@ -290,8 +290,10 @@ func reads(m drain.Method, open int64, draining bool) func() error {
 
 func TestHAProxy(t *testing.T) {
 	api, front, backend := free(t), free(t), make(chan struct{})
+	asked := make(chan struct{}, 1)
 	slow, slowPort := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
+		asked <- struct{}{}
 		select {
 		case <-backend:
 		case <-r.Context().Done():
@@ -341,6 +343,7 @@ backend slow
 		}
 		broken <- err
 	}()
+	<-asked // a connection alone is no session yet: that begins with its request
 	eventually(t, "a request under way", reads(m, 3, false))
 	if n, err := m.Reset(t.Context(), "127.0.0.1"); n != 1 || err != nil {
 		t.Errorf("reset %d sessions, %v; want the one under way", n, err)
