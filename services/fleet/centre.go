@@ -32,7 +32,7 @@ type Cluster interface {
 	Declare(ctx context.Context, name string, change Change) (Fleet, error)
 	// Await calls done with the fleet as it is and after every change, and returns it once done says so. It goes on over
 	// outages of the API until ctx ends, and then returns ctx's error with the fleet as it was last seen. It never sees an
-	// older fleet than since. A switch that the Service shows is in LastCutover before its controller has recorded it.
+	// older fleet than since. LastCutover may have a switch that its controller has yet to record, seen on the Service.
 	Await(ctx context.Context, since Fleet, done func(*Fleet) bool) (Fleet, error)
 	// ForceSelector declares the change and then sets the selector of the Service itself, for a PoP whose controller does
 	// not. A controller that comes back finds the change and agrees.

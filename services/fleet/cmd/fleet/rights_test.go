@@ -88,14 +88,18 @@ func TestRights(t *testing.T) {
 		if _, err := centre.ForceSelector(t.Context(), "edge", fleet.Scope{Pops: []string{"fra1"}}, fleet.Change{ID: "op-9", To: fleet.Green, Reason: "x", Force: true}, nil); err != nil {
 			t.Error(err)
 		}
-		// Whoever waits for a switch watches the Services.
-		fra1 := connections.Cluster(pops.Pops[0])
-		if _, err := fra1.Await(t.Context(), fleet.Fleet{Name: "edge"}, func(*fleet.Fleet) bool {
+		connections.Close() // which waits for the Events
+		// A command that waits for a switch watches the Services.
+		command, err := cluster.Open(cluster.Config{Kubeconfig: []string{p.kubeconfig}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer command.Close()
+		if _, err := command.Cluster(pops.Pops[0]).Await(t.Context(), fleet.Fleet{Name: "edge"}, func(*fleet.Fleet) bool {
 			return !slices.Contains(p.missing(allowed["centre"]), "watch services")
 		}); err != nil {
 			t.Error(err)
 		}
-		connections.Close() // which waits for the Events
 		if missing := p.missing(allowed["centre"]); len(missing) > 0 {
 			t.Errorf("it has these rights and did not use them: %v", missing)
 		}

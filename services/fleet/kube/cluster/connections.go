@@ -43,7 +43,8 @@ type Config struct {
 	// service account of the pod.
 	Kubeconfig []string
 	// Follow begins the watch on a cluster when one of its PoPs is registered, as a service does, and not when the first of
-	// its PoPs is asked for something.
+	// its PoPs is asked for something. Without it, who waits for a switch learns of it before it is recorded, with a time of this
+	// machine's.
 	Follow bool
 	// Agent is sent as the User-Agent, for the audit logs of the clusters.
 	Agent string

@@ -220,7 +220,8 @@ func (s *site) follow(ctx context.Context, look func(*connection, error) bool) {
 	}
 }
 
-// Await follows the mirror until done says so, and the Services meanwhile.
+// Await follows the mirror until done says so. A command, whose caller waits at a terminal, looks at the Services meanwhile. A
+// service does not: what is done with its answer is compared with other times of the controller's, and so has to be the record.
 func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fleet) bool) (fleet.Fleet, error) {
 	last := since
 	var end error
@@ -239,7 +240,7 @@ func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fl
 			if last = s.domain(f); done(&last) {
 				return true
 			}
-			if conn != glimpsed {
+			if conn != glimpsed && !s.connections.config.Follow {
 				unglimpse()
 				glimpsed, unglimpse = conn, conn.mirror.glimpse(conn.ctx, f.Spec.Service)
 			}
