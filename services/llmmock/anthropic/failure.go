@@ -1,0 +1,236 @@
+package anthropic
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"edgehold.internal/services/llmmock"
+	"edgehold.internal/services/llmmock/provider"
+	"edgehold.internal/services/llmmock/provider/jsonread"
+)
+
+// kind is one of the vendor's types of error, with its status and its usual words.
+type kind struct {
+	status        int
+	name, message string
+}
+
+var kinds = map[llmmock.Reason]kind{
+	llmmock.BadRequest:      {400, "invalid_request_error", "Invalid request"},
+	llmmock.Unauthenticated: {401, "authentication_error", "invalid x-api-key"},
+	llmmock.NoCredit: {402, "billing_error", "Your credit balance is too low to access the Anthropic API. " +
+		"Please go to Plans & Billing to upgrade or purchase credits."},
+	llmmock.Forbidden:      {403, "permission_error", "Your API key does not have permission to use the specified resource."},
+	llmmock.NotFound:       {404, "not_found_error", "Not Found"},
+	llmmock.MethodUnknown:  {405, "invalid_request_error", "Method Not Allowed"},
+	llmmock.Conflict:       {409, "invalid_request_error", "The resource is in a state that does not allow this."},
+	llmmock.TooLarge:       {413, "request_too_large", "Request exceeds the maximum size"},
+	llmmock.Unprocessable:  {422, "invalid_request_error", "Invalid request"},
+	llmmock.RateLimited:    {429, "rate_limit_error", "This request would exceed your organization's rate limit. Please try again later."},
+	llmmock.QuotaExhausted: {429, "rate_limit_error", "This request would exceed your organization's usage limit for this period."},
+	llmmock.Broken:         {500, "api_error", "Internal server error"},
+	llmmock.Unavailable:    {503, "api_error", "Service unavailable"},
+	llmmock.TimedOut:       {504, "timeout_error", "Request timeout"},
+	llmmock.Overloaded:     {529, "overloaded_error", "Overloaded"},
+}
+
+// statusOverloaded is the vendor's own; others say 503.
+const statusOverloaded = 529
+
+// reasons by status, for a failure that has no other.
+var reasons = map[int]llmmock.Reason{
+	400: llmmock.BadRequest, 401: llmmock.Unauthenticated, 402: llmmock.NoCredit, 403: llmmock.Forbidden, 404: llmmock.NotFound,
+	405: llmmock.MethodUnknown, 409: llmmock.Conflict, 413: llmmock.TooLarge, 422: llmmock.Unprocessable, 429: llmmock.RateLimited,
+	503: llmmock.Unavailable, 504: llmmock.TimedOut, statusOverloaded: llmmock.Overloaded,
+}
+
+// kindOf a failure in the vendor's terms.
+func kindOf(f *llmmock.Failure) kind {
+	reason := f.Reason
+	if reason == "" {
+		reason = reasons[f.Status]
+	}
+	k, ok := kinds[reason]
+	switch {
+	case ok:
+	case f.Status >= 400 && f.Status < 500:
+		k = kinds[llmmock.BadRequest]
+	default:
+		k = kinds[llmmock.Broken]
+	}
+	if f.Status != 0 && !(reason == llmmock.Overloaded && f.Status == http.StatusServiceUnavailable) {
+		k.status = f.Status
+	}
+	for _, own := range kinds {
+		if f.Code == own.name {
+			k.name = f.Code
+		}
+	}
+	if f.Message != "" {
+		k.message = f.Message
+	}
+	if f.Field != "" && !strings.HasPrefix(k.message, f.Field) {
+		k.message = dotted(f.Field) + ": " + k.message
+	}
+	return k
+}
+
+// dotted is a path such as messages[0].content in the vendor's form, messages.0.content.
+func dotted(path string) string {
+	if !strings.Contains(path, "[") {
+		return path
+	}
+	return strings.NewReplacer("[", ".", "]", "").Replace(path)
+}
+
+// Message of a failure in the vendor's words, with the field that it is about.
+func Message(f *llmmock.Failure) string { return kindOf(f).message }
+
+func appendFailure(dst []byte, k kind, requestID string) []byte {
+	dst = append(dst, `{"type":"error","error":{"type":`...)
+	dst = provider.AppendString(dst, k.name)
+	dst = append(dst, `,"message":`...)
+	dst = provider.AppendString(dst, k.message)
+	dst = append(dst, `},"request_id":`...)
+	dst = provider.AppendString(dst, requestID)
+	return append(dst, '}')
+}
+
+// failure is the vendor's error outside of any route.
+func (c *Config) failure(h http.Header, f *llmmock.Failure, id string) (status int, body []byte) {
+	k := kindOf(f)
+	h["Content-Type"] = []string{"application/json"}
+	h["Request-Id"] = []string{requestID(id)}
+	h["Anthropic-Organization-Id"] = []string{c.Organization}
+	retry(h, f)
+	return k.status, appendFailure(nil, k, requestID(id))
+}
+
+// Failure implements provider.Format.
+func (f *format) Failure(dst []byte, e *llmmock.Failure, x *llmmock.Exchange) (status int, contentType string, body []byte) {
+	k := kindOf(e)
+	if e.Reason == llmmock.NotFound && e.Message == "" && f.q.Model != "" {
+		k.message = "model: " + f.q.Model
+	}
+	return k.status, "application/json", appendFailure(dst, k, f.requestID(x))
+}
+
+// FailureChunk implements provider.Format.
+func (f *format) FailureChunk(dst []byte, e *llmmock.Failure, x *llmmock.Exchange) []byte {
+	dst = append(dst, "event: error\ndata: "...)
+	dst = appendFailure(dst, kindOf(e), f.requestID(x))
+	return append(dst, "\n\n"...)
+}
+
+// Header implements provider.Format.
+func (f *format) Header(h http.Header, x *llmmock.Exchange) {
+	h["Request-Id"] = []string{f.requestID(x)}
+	if f.organization != "" { // another vendor's platform has none
+		h["Anthropic-Organization-Id"] = []string{f.organization}
+	}
+	if l := x.Limits; l != nil {
+		limits(h, x.At, "Requests", l.Requests)
+		// Tokens of prompts and of answers count in one bucket here, so that each of the three has all of it left.
+		limits(h, x.At, "Tokens", l.Tokens)
+		limits(h, x.At, "Input-Tokens", l.Tokens)
+		limits(h, x.At, "Output-Tokens", l.Tokens)
+	}
+	switch {
+	case x.Failure != nil:
+		retry(h, x.Failure)
+	case x.Fault.Kind == llmmock.FailStatus:
+		retry(h, &x.Fault.Failure)
+	}
+}
+
+// limits are the three headers of a bucket. The moment it is full again is told in whole seconds and so never too early.
+func limits(h http.Header, at time.Time, name string, l llmmock.Limit) {
+	if l.Limit == 0 {
+		return
+	}
+	full := at.Add(l.Reset)
+	if whole := full.Truncate(time.Second); whole.Before(full) {
+		full = whole.Add(time.Second)
+	}
+	name = "Anthropic-Ratelimit-" + name
+	h[name+"-Limit"] = []string{strconv.Itoa(l.Limit)}
+	h[name+"-Remaining"] = []string{strconv.Itoa(max(l.Remaining, 0))}
+	h[name+"-Reset"] = []string{full.UTC().Format(time.RFC3339)}
+}
+
+// retry sets what the vendor says of trying again: whether, and when.
+func retry(h http.Header, f *llmmock.Failure) {
+	again := "false"
+	if status := kindOf(f).status; status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status == http.StatusConflict {
+		again = "true"
+	}
+	h["X-Should-Retry"] = []string{again}
+	if f.RetryAfter > 0 {
+		h["Retry-After"] = []string{strconv.FormatInt(int64((f.RetryAfter+time.Second-1)/time.Second), 10)}
+	}
+}
+
+// requestID of an exchange; before there is one it comes from the request alone.
+func (f *format) requestID(x *llmmock.Exchange) string {
+	if x != nil && x.ID != "" {
+		return requestID(x.ID)
+	}
+	return requestID(strconv.FormatUint(uint64(f.q.Hash), 16))
+}
+
+func requestID(id string) string { return "req_01" + id[:min(len(id), 22)] }
+
+// malformed is the refusal of a body that could not be read.
+func malformed(body []byte, e *jsonread.Error) *llmmock.Failure {
+	f := &llmmock.Failure{Status: http.StatusBadRequest, Reason: llmmock.BadRequest}
+	if e.Syntax {
+		what := "unexpected character"
+		switch {
+		case e.Deep:
+			what = "recursion limit exceeded"
+		case e.Offset >= len(body):
+			what = "unexpected end of data"
+		}
+		f.Message = notJSON(body, e.Offset, what)
+		return f
+	}
+	var path []byte
+	for i, s := range e.Path() {
+		if i > 0 {
+			path = append(path, '.')
+		}
+		if s.Index >= 0 {
+			path = strconv.AppendInt(path, int64(s.Index), 10)
+		} else {
+			path = append(path, s.Key...)
+		}
+	}
+	f.Field = string(path)
+	f.Message = e.Message
+	if e.Message == "" {
+		f.Message = wanted[e.Want]
+	}
+	return f
+}
+
+// notJSON says where a body stops being JSON, with lines and columns from 1 and characters, here bytes, from 0.
+func notJSON(body []byte, offset int, what string) string {
+	line, column := 1, 1
+	for _, c := range body[:min(offset, len(body))] {
+		if column++; c == '\n' {
+			line, column = line+1, 1
+		}
+	}
+	return "The request body is not valid JSON: " + what + ": line " + strconv.Itoa(line) + " column " + strconv.Itoa(column) + " (char " + strconv.Itoa(offset) + ")"
+}
+
+var wanted = map[jsonread.Kind]string{
+	jsonread.Bool:    "Input should be a valid boolean",
+	jsonread.Number:  "Input should be a valid number",
+	jsonread.Integer: "Input should be a valid integer",
+	jsonread.String:  "Input should be a valid string",
+	jsonread.Array:   "Input should be a valid list",
+	jsonread.Object:  "Input should be a valid dictionary",
+}

@@ -1,0 +1,253 @@
+package gemini
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"edgehold.internal/services/llmmock"
+	"edgehold.internal/services/llmmock/provider"
+	"edgehold.internal/services/llmmock/provider/jsonread"
+)
+
+const contentType = "application/json; charset=UTF-8"
+
+// kind is one of the codes of google.rpc, with the status of HTTP that goes with it here and its usual words.
+type kind struct {
+	status        int
+	name, message string
+}
+
+var kinds = map[llmmock.Reason]kind{
+	llmmock.BadRequest:      {400, "INVALID_ARGUMENT", "Request contains an invalid argument."},
+	llmmock.Unauthenticated: {400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."},
+	llmmock.NoCredit:        {429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing."},
+	llmmock.Forbidden:       {403, "PERMISSION_DENIED", "The caller does not have permission"},
+	llmmock.NotFound:        {404, "NOT_FOUND", "Method not found."},
+	llmmock.MethodUnknown:   {405, "UNIMPLEMENTED", "The method is not allowed for this resource."},
+	llmmock.Conflict:        {409, "ABORTED", "The operation was aborted."},
+	llmmock.TooLarge:        {413, "INVALID_ARGUMENT", "Request payload size exceeds the limit."},
+	llmmock.Unprocessable:   {400, "FAILED_PRECONDITION", "Request cannot be executed in the current state."},
+	llmmock.RateLimited:     {429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota)."},
+	llmmock.QuotaExhausted: {429, "RESOURCE_EXHAUSTED", "You exceeded your current quota, please check your plan and billing details. " +
+		"For more information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits."},
+	llmmock.Broken:      {500, "INTERNAL", "An internal error has occurred. Please retry or report in https://developers.generativeai.google/guide/troubleshooting"},
+	llmmock.Unavailable: {503, "UNAVAILABLE", "The service is currently unavailable."},
+	llmmock.TimedOut:    {504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."},
+	llmmock.Overloaded:  {503, "UNAVAILABLE", "The model is overloaded. Please try again later."},
+}
+
+// reasons by status, for a failure that has no other.
+var reasons = map[int]llmmock.Reason{
+	401: llmmock.Unauthenticated, 402: llmmock.NoCredit, 403: llmmock.Forbidden, 404: llmmock.NotFound, 405: llmmock.MethodUnknown,
+	409: llmmock.Conflict, 413: llmmock.TooLarge, 429: llmmock.RateLimited, 503: llmmock.Unavailable, 504: llmmock.TimedOut, 529: llmmock.Overloaded,
+}
+
+func kindOf(f *llmmock.Failure) kind {
+	reason := f.Reason
+	if reason == "" {
+		reason = reasons[f.Status]
+	}
+	k, ok := kinds[reason]
+	switch {
+	case ok:
+	case f.Status >= 400 && f.Status < 500:
+		k = kinds[llmmock.BadRequest]
+	default:
+		k = kinds[llmmock.Broken]
+	}
+	switch f.Status {
+	case 0, 529: // the latter is another vendor's
+	case http.StatusUnauthorized:
+		k.status, k.name = f.Status, "UNAUTHENTICATED"
+	default:
+		k.status = f.Status
+	}
+	for _, own := range kinds {
+		if f.Code == own.name {
+			k.name = f.Code
+		}
+	}
+	if f.Message != "" {
+		k.message = f.Message
+	}
+	return k
+}
+
+// appendFailure appends google.rpc.Status in its JSON form: an object with the one member error.
+func appendFailure(dst []byte, f *llmmock.Failure) []byte {
+	k := kindOf(f)
+	dst = append(dst, `{"error":{"code":`...)
+	dst = strconv.AppendInt(dst, int64(k.status), 10)
+	dst = append(dst, `,"message":`...)
+	dst = provider.AppendString(dst, k.message)
+	dst = append(dst, `,"status":"`...)
+	dst = append(dst, k.name...)
+	dst = append(dst, '"')
+	const none = `,"details":[`
+	open := none
+	if f.Reason == llmmock.Unauthenticated {
+		dst = append(dst, open...)
+		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID","domain":"googleapis.com","metadata":{"service":"generativelanguage.googleapis.com"}}`...)
+		open = ","
+	}
+	if f.Field != "" {
+		dst = append(dst, open...)
+		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":`...)
+		dst = provider.AppendString(dst, f.Field)
+		dst = append(dst, `,"description":`...)
+		dst = provider.AppendString(dst, k.message)
+		dst = append(dst, `}]}`...)
+		open = ","
+	}
+	if f.Reason == llmmock.QuotaExhausted {
+		dst = append(dst, open...)
+		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"generativelanguage.googleapis.com/generate_content_paid_tier_requests","quotaId":"GenerateRequestsPerDayPerProjectPerModel"}]}`...)
+		dst = append(dst, `,{"@type":"type.googleapis.com/google.rpc.Help","links":[{"description":"Learn more about Gemini API quotas","url":"https://ai.google.dev/gemini-api/docs/rate-limits"}]}`...)
+		open = ","
+	}
+	if f.RetryAfter > 0 {
+		dst = append(dst, open...)
+		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"`...)
+		dst = appendSeconds(dst, f.RetryAfter)
+		dst = append(dst, `"}`...)
+		open = ","
+	}
+	if open != none {
+		dst = append(dst, ']')
+	}
+	return append(dst, "}}"...)
+}
+
+// appendSeconds appends d as protobuf's JSON has durations, such as 1.5s.
+func appendSeconds(dst []byte, d time.Duration) []byte {
+	dst = strconv.AppendFloat(dst, d.Seconds(), 'f', -1, 64)
+	return append(dst, 's')
+}
+
+// failure is the vendor's error outside of any route.
+func failure(h http.Header, f *llmmock.Failure, _ string) (status int, body []byte) {
+	commonHeader(h)
+	h["Content-Type"] = []string{contentType}
+	return kindOf(f).status, append(appendFailure(nil, f), '\n')
+}
+
+// Failure implements provider.Format.
+func (f *format) Failure(dst []byte, e *llmmock.Failure, _ *llmmock.Exchange) (status int, _ string, body []byte) {
+	if e.Reason == llmmock.NotFound && e.Message == "" && f.q.Model != "" {
+		_, method, _ := strings.Cut(f.q.Path[strings.LastIndexByte(f.q.Path, '/')+1:], ":")
+		missing := *e
+		missing.Message = "models/" + f.q.Model + " is not found for API version " + f.version + ", or is not supported for " + method +
+			". Call ListModels to see the list of available models and their supported methods."
+		e = &missing
+	}
+	return kindOf(e).status, contentType, append(appendFailure(dst, e), '\n')
+}
+
+// FailureChunk implements provider.Format.
+func (f *format) FailureChunk(dst []byte, e *llmmock.Failure, _ *llmmock.Exchange) []byte {
+	dst = append(dst, "data: "...)
+	dst = appendFailure(dst, e)
+	return append(dst, "\r\n\r\n"...)
+}
+
+func invalid(field, message string) *llmmock.Failure {
+	return &llmmock.Failure{Status: http.StatusBadRequest, Reason: llmmock.BadRequest, Field: field, Message: message}
+}
+
+// malformed is the refusal of a body that could not be read, in the words of the vendor's parser.
+func malformed(body []byte, e *jsonread.Error) *llmmock.Failure {
+	if e.Syntax {
+		what := "Unexpected token."
+		switch {
+		case e.Deep:
+			what = "Message too deep. Max recursion depth reached."
+		case e.Offset >= len(body):
+			what = "Unexpected end of string."
+		}
+		return invalid("", "Invalid JSON payload received. "+what+"\n"+around(body, e.Offset))
+	}
+	field := path(e.Path())
+	if e.Message != "" {
+		return invalid(field, e.Message)
+	}
+	last := field[strings.LastIndexByte(field, '.')+1:]
+	last, _, _ = strings.Cut(last, "[")
+	if e.Got == jsonread.Array {
+		return invalid(field, "Invalid JSON payload received. Unknown name \""+last+"\""+at(field[:len(field)-len(last)])+": Proto field is not repeating, cannot start list.")
+	}
+	r := jsonread.New(body[e.Offset:])
+	value := r.Raw()
+	const most = 100
+	want := kindNames[e.Want]
+	if e.Want == jsonread.Object || e.Want == jsonread.Array {
+		want = messageTypes[last]
+		if want == "" {
+			want = "google.protobuf.Struct"
+		}
+		want = "type.googleapis.com/" + want
+	}
+	where := ""
+	if field != "" {
+		where = " at '" + field + "'"
+	}
+	return invalid(field, "Invalid value"+where+" ("+want+"), "+strings.ToValidUTF8(string(value[:min(len(value), most)]), ""))
+}
+
+// at names the place of a field whose path ends with a dot; nothing for the body itself.
+func at(path string) string {
+	if path = strings.TrimSuffix(path, "."); path == "" {
+		return ""
+	}
+	return " at '" + path + "'"
+}
+
+var kindNames = map[jsonread.Kind]string{
+	jsonread.Bool: "TYPE_BOOL", jsonread.Number: "TYPE_FLOAT", jsonread.Integer: "TYPE_INT32", jsonread.String: "TYPE_STRING",
+}
+
+const v1beta = "google.ai.generativelanguage.v1beta."
+
+var messageTypes = map[string]string{
+	"contents": v1beta + "Content", "content": v1beta + "Content", "system_instruction": v1beta + "Content", "parts": v1beta + "Part",
+	"generation_config": v1beta + "GenerationConfig", "tools": v1beta + "Tool", "tool_config": v1beta + "ToolConfig",
+	"function_declarations": v1beta + "FunctionDeclaration", "function_call": v1beta + "FunctionCall", "function_response": v1beta + "FunctionResponse",
+	"function_calling_config": v1beta + "FunctionCallingConfig", "thinking_config": v1beta + "ThinkingConfig", "inline_data": v1beta + "Blob", "file_data": v1beta + "FileData",
+	"requests": v1beta + "EmbedContentRequest", "generate_content_request": v1beta + "GenerateContentRequest",
+}
+
+// around shows the text around an offset, with a mark under it.
+func around(body []byte, offset int) string {
+	const most = 20
+	offset = min(offset, len(body))
+	from, to := max(offset-most, 0), min(offset+most, len(body))
+	clean := func(b []byte) string { return strings.ReplaceAll(strings.ToValidUTF8(string(b), "?"), "\n", " ") }
+	before := clean(body[from:offset])
+	return before + clean(body[offset:to]) + "\n" + strings.Repeat(" ", len([]rune(before))) + "^"
+}
+
+// path in the form of protobuf: members by their names in snake case, elements in brackets.
+func path(steps []jsonread.Step) string {
+	var b []byte
+	for _, s := range steps {
+		if s.Index >= 0 {
+			b = append(b, '[')
+			b = strconv.AppendInt(b, int64(s.Index), 10)
+			b = append(b, ']')
+			continue
+		}
+		if len(b) > 0 {
+			b = append(b, '.')
+		}
+		for i := range len(s.Key) {
+			c := s.Key[i]
+			if 'A' <= c && c <= 'Z' {
+				b = append(b, '_', c|0x20)
+			} else {
+				b = append(b, c)
+			}
+		}
+	}
+	return strings.ToValidUTF8(string(b), "\uFFFD")
+}

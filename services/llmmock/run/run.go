@@ -1,0 +1,206 @@
+// Package run is the whole mock as one call: scenarios, the vendors' APIs on a listener of their own, and beside it what every
+// process of the house serves. The command llmmock and `edgehold mock run` are flags in front of it. Start at Run.
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"edgehold.internal/libs/problem"
+	"edgehold.internal/libs/service"
+	"edgehold.internal/services/llmmock"
+	"edgehold.internal/services/llmmock/anthropic"
+	"edgehold.internal/services/llmmock/bedrock"
+	"edgehold.internal/services/llmmock/gemini"
+	"edgehold.internal/services/llmmock/openai"
+	"edgehold.internal/services/llmmock/provider"
+	"edgehold.internal/services/llmmock/say"
+	"edgehold.internal/services/llmmock/scenario"
+	"edgehold.internal/services/llmmock/serve"
+	"edgehold.internal/services/llmmock/spec"
+	"edgehold.internal/services/llmmock/tokens"
+)
+
+// Config of the process.
+type Config struct {
+	// Service is the listener for operators: health, metrics.
+	Service service.Config
+	// API is host:port of the vendors' APIs. Beyond loopback a client's key has to be a bearer token that Service knows.
+	API string
+	// Scenarios are YAML files, and folders of them. They are followed: what is changed is put in force, and what is wrong is
+	// refused and the last good set stays.
+	Scenarios []string
+	// MaxRequestBytes of a body; 0 for serve's default.
+	MaxRequestBytes int64
+}
+
+// DefaultAPI is where the vendors' APIs are unless it is said otherwise.
+const DefaultAPI = "127.0.0.1:7400"
+
+// Flags adds a flag for each field.
+func (c *Config) Flags(fs *pflag.FlagSet) {
+	c.Service.Flags(fs)
+	if c.API == "" {
+		c.API = DefaultAPI
+	}
+	fs.StringVar(&c.API, "api-listen", c.API, "host:port of the vendors' APIs; beyond loopback clients need a token as their key")
+	fs.StringSliceVar(&c.Scenarios, "scenarios", c.Scenarios, "file or folder with scenarios (YAML); they are followed")
+	fs.Int64Var(&c.MaxRequestBytes, "api-max-request-bytes", c.MaxRequestBytes, "largest body of a request to the APIs, in bytes; 0 for 32 MiB")
+}
+
+// Validate names the flag, its value and what is allowed.
+func (c *Config) Validate() error {
+	if _, err := c.Service.ValidateBeside("--api-listen", c.API); err != nil {
+		return err
+	}
+	if c.MaxRequestBytes < 0 || c.MaxRequestBytes > 1<<30 {
+		return problem.Invalidf("--api-max-request-bytes", "%d is not allowed: 0 to %d", c.MaxRequestBytes, 1<<30)
+	}
+	return c.Service.Validate()
+}
+
+// followEvery is how often scenario files are looked at.
+const followEvery = time.Second
+
+// Run serves until ctx ends. Once it is ready it prints one line of JSON to out, with the addresses of both listeners. Errors of the
+// configuration and of scenarios are problems of kind Invalid.
+func Run(ctx context.Context, c Config, out io.Writer) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	server, err := service.New(c.Service)
+	if err != nil {
+		return err
+	}
+	log := server.Logger()
+	// What is loaded on first use is loaded while nobody waits for it.
+	var loading sync.WaitGroup
+	loading.Go(tokens.O200k.Load)
+	defer loading.Wait()
+
+	var scenarios []llmmock.Scenario
+	if len(c.Scenarios) > 0 {
+		if scenarios, err = scenario.Load(c.Scenarios...); err != nil {
+			return err
+		}
+	}
+	mock, err := llmmock.NewMock(scenarios, say.New(nil), llmmock.Options{})
+	if err != nil {
+		return err
+	}
+	apis, err := vendors()
+	if err != nil {
+		return err
+	}
+	judge := llmmock.NewJudge()
+	seen := newMetrics(server.Registry())
+	config := serve.Config{APIs: apis, Decider: mock, MaxRequestBytes: c.MaxRequestBytes, Late: seen.late, Logger: log,
+		Observe: func(e llmmock.Event) { judge.Observe(e); seen.observe(e) }}
+	if authenticate, _ := c.Service.ValidateBeside("--api-listen", c.API); authenticate {
+		config.Allow = func(key string) bool {
+			_, err := server.Token(ctx, key)
+			return err == nil
+		}
+	}
+	api, err := serve.New(config)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.API)
+	if err != nil {
+		return problem.Invalidf("--api-listen", "%q: %v", c.API, err)
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return api.Serve(ctx, listener, 10*time.Second) })
+	if len(c.Scenarios) > 0 {
+		group.Go(func() error { follow(ctx, c.Scenarios, mock, server); return nil })
+	}
+	group.Go(func() error {
+		select {
+		case <-server.Ready():
+			return json.NewEncoder(out).Encode(map[string]any{"ready": true, "address": server.Addr().String(), "api": listener.Addr().String()})
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return group.Wait()
+}
+
+// vendors are the hand-written APIs, and behind them what is left of each vendor's specification.
+func vendors() ([]provider.API, error) {
+	var apis []provider.API
+	open, err := spec.Load(llmmock.OpenAI)
+	if err != nil {
+		return nil, err
+	}
+	claude, err := spec.Load(llmmock.Anthropic)
+	if err != nil {
+		return nil, err
+	}
+	for _, api := range openai.New(openai.Config{Validate: open.Validator()}) {
+		prefix := ""
+		if api.Vendor == llmmock.Azure {
+			prefix = "/openai"
+		}
+		failure, header := openai.Envelope(openai.Config{}, api.Vendor)
+		apis = append(apis, complete(api, prefix, spec.Config{Document: open, Failure: failure, Header: header}))
+	}
+	failure, header := anthropic.Envelope(anthropic.Config{})
+	messages := anthropic.New(anthropic.Config{Validate: claude.Validator()})
+	messages.Known = anthropic.Known
+	apis = append(apis, complete(messages, "", spec.Config{Document: claude, Failure: failure, Header: header}))
+	google := gemini.New(gemini.Config{})
+	google.Known = gemini.Known
+	amazon := bedrock.New(bedrock.Config{})
+	amazon.Known = bedrock.Known
+	return append(apis, google, amazon), nil
+}
+
+// complete adds to an API what its vendor's specification has beside it.
+func complete(api provider.API, prefix string, c spec.Config) provider.API {
+	var have []string
+	for _, r := range api.Routes {
+		have = append(have, strings.Replace(r.Pattern, " "+prefix, " ", 1))
+	}
+	api.Routes = append(api.Routes, spec.New(c).API(prefix, have).Routes...)
+	return api
+}
+
+// follow puts changed scenarios in force, or says why not.
+func follow(ctx context.Context, paths []string, mock *llmmock.Mock, server *service.Server) {
+	var last []byte
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		next, err := scenario.Load(paths...)
+		if err == nil {
+			var text []byte
+			if text, err = scenario.Encode(next...); err == nil && string(text) != string(last) {
+				if err = mock.Replace(next); err == nil {
+					last = text
+					server.Logger().Info("the scenarios were read again", "scenarios", len(next))
+				}
+			}
+		}
+		if err != nil {
+			server.SetWarning("scenarios", "the new scenarios are refused and the last good ones stay in force; mend them: "+err.Error())
+		} else {
+			server.SetWarning("scenarios", "")
+		}
+	}
+}

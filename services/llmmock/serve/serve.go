@@ -1,0 +1,341 @@
+// Package serve carries out what the domain decided: it answers the vendors' HTTP APIs, piece by piece and each when it is due,
+// and commits the faults. It has a listener of its own, because some of these faults are of the connection itself. Start at New.
+package serve
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"edgehold.internal/libs/problem"
+	"edgehold.internal/services/llmmock"
+	"edgehold.internal/services/llmmock/provider"
+)
+
+// Headers of the requests that are for the mock and not for the vendor. They are never part of what a request is known by.
+const (
+	ScenarioHeader = "X-Edgehold-Scenario"
+	ClientHeader   = "X-Edgehold-Client"
+	RunHeader      = "X-Edgehold-Run"
+	RegionHeader   = "X-Edgehold-Region"
+)
+
+// Decider is what serve asks of the domain. It is safe for concurrent use.
+type Decider interface {
+	// Decide says everything that will happen to the request.
+	Decide(q *llmmock.Request) *llmmock.Exchange
+	// Done is called once for every exchange, when it has ended.
+	Done(x *llmmock.Exchange)
+}
+
+// Observer hears of every exchange, in the order that llmmock.Event asks for. It must not block.
+type Observer func(llmmock.Event)
+
+// Config of a Server.
+type Config struct {
+	// APIs by vendor; Azure falls back to OpenAI's.
+	APIs []provider.API
+	// Decider is asked what to do.
+	Decider Decider
+	// Observe may be nil.
+	Observe Observer
+	// Allow is asked for each credential when it is set, as it has to be beyond loopback: whoever it refuses gets the vendor's 401.
+	Allow func(credential string) bool
+	// MaxRequestBytes of a body; 0 for 32 MiB, which is what the largest vendor takes in JSON.
+	MaxRequestBytes int64
+	// MaxConnections at one time; 0 for 50,000. The next ones wait in the kernel's queue.
+	MaxConnections int
+	// Late hears how late a piece was written, of everything that had a time to be written at.
+	Late func(time.Duration)
+	// Home answers GET /; nil for the vendor's 404.
+	Home http.Handler
+	// Logger; nil for none.
+	Logger *slog.Logger
+}
+
+// Server answers the vendors' APIs.
+type Server struct {
+	config Config
+	muxes  map[llmmock.Vendor]*http.ServeMux
+	apis   map[llmmock.Vendor]*provider.API
+	// streams are those that have their connection for themselves, and stop ends them.
+	streams  sync.WaitGroup
+	listener *listener
+	stop     context.Context
+	end      context.CancelFunc
+}
+
+// New returns a server that does not listen yet. Invalid when two routes of a vendor are the same.
+func New(c Config) (s *Server, err error) {
+	if c.MaxRequestBytes == 0 {
+		c.MaxRequestBytes = 32 << 20
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 50_000
+	}
+	if c.Late == nil {
+		c.Late = func(time.Duration) {}
+	}
+	if c.Observe == nil {
+		c.Observe = func(llmmock.Event) {}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	s = &Server{config: c, muxes: map[llmmock.Vendor]*http.ServeMux{}, apis: map[llmmock.Vendor]*provider.API{}}
+	s.stop, s.end = context.WithCancel(context.Background())
+	// ServeMux panics on patterns that conflict.
+	defer func() {
+		if v := recover(); v != nil {
+			err = problem.Invalidf("routes", "%v", v)
+		}
+	}()
+	for i := range c.APIs {
+		api := &c.APIs[i]
+		mux := s.muxes[api.Vendor]
+		if mux == nil {
+			mux = http.NewServeMux()
+			s.muxes[api.Vendor], s.apis[api.Vendor] = mux, api
+			mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.unknown(w, r, api, mux) })
+		}
+		for j := range api.Routes {
+			route := &api.Routes[j]
+			mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) { s.exchange(w, r, api, route) })
+		}
+	}
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.config.Home != nil && r.URL.Path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		s.config.Home.ServeHTTP(w, r)
+		return
+	}
+	v, prefix := pick(r)
+	mux := s.muxes[v]
+	if mux == nil && v == llmmock.Azure {
+		mux = s.muxes[llmmock.OpenAI]
+	}
+	if mux == nil {
+		http.Error(w, "this mock does not speak for "+string(v), http.StatusNotFound)
+		return
+	}
+	if prefix != "" {
+		http.StripPrefix(prefix, mux).ServeHTTP(w, r)
+		return
+	}
+	mux.ServeHTTP(w, r)
+}
+
+// unknown answers what no route has, as the vendor does: 405 where another method would be right.
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request, api *provider.API, mux *http.ServeMux) {
+	f := &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Message: fmt.Sprintf("Unknown request URL: %s %s", r.Method, r.URL.Path)}
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := &http.Request{Method: method, Host: r.Host, URL: r.URL}
+		if _, pattern := mux.Handler(other); pattern != "/" && pattern != "" {
+			f = &llmmock.Failure{Status: http.StatusMethodNotAllowed, Reason: llmmock.MethodUnknown, Message: fmt.Sprintf("Not allowed to %s on %s", r.Method, r.URL.Path)}
+			break
+		}
+	}
+	s.fail(w, api, f)
+}
+
+// fail answers outside of any exchange.
+func (s *Server) fail(w http.ResponseWriter, api *provider.API, f *llmmock.Failure) {
+	status, body := api.Failure(w.Header(), f, llmmock.Moment{Request: llmmock.HashOf("", "", []byte(f.Message))}.ID())
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// largestKept is how large a buffer may have grown to be used again.
+const largestKept = 1 << 20
+
+// exchange is one request from its arrival to the end of its answer.
+func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.API, route *provider.Route) {
+	at := time.Now()
+	credential := credentialOf(r)
+	if s.config.Allow != nil && !s.config.Allow(credential) {
+		s.fail(w, api, &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated, Message: "Incorrect API key provided."})
+		return
+	}
+	buffer := bodies.Get().(*bytes.Buffer)
+	buffer.Reset()
+	defer func() {
+		if buffer.Cap() <= largestKept {
+			bodies.Put(buffer)
+		}
+	}()
+	if r.Body != nil && r.Body != http.NoBody {
+		if r.ContentLength > 0 && r.ContentLength <= min(s.config.MaxRequestBytes, largestKept) {
+			buffer.Grow(int(r.ContentLength) + bytes.MinRead)
+		}
+		if _, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, s.config.MaxRequestBytes)); err != nil {
+			var large *http.MaxBytesError
+			if errors.As(err, &large) {
+				s.fail(w, api, &llmmock.Failure{Status: http.StatusRequestEntityTooLarge, Reason: llmmock.TooLarge, Message: fmt.Sprintf("Request body is larger than %d bytes.", large.Limit)})
+			}
+			return // the client left while it spoke
+		}
+	}
+	q := s.request(r, api.Vendor, credential, buffer.Bytes(), at)
+	format, failure := route.Decode(q, r, buffer.Bytes())
+	if format == nil {
+		if failure == nil {
+			failure = &llmmock.Failure{Status: http.StatusInternalServerError, Reason: llmmock.Broken}
+		}
+		s.fail(w, api, failure)
+		return
+	}
+	x := s.config.Decider.Decide(q)
+	if x.Failure == nil {
+		x.Failure = refused(x, api, failure)
+	}
+	s.config.Observe(llmmock.Event{Kind: llmmock.Arrived, At: at, Exchange: x, Attempt: attempt(r)})
+	a := &answer{server: s, w: w, r: r, x: x, format: format}
+	a.run()
+}
+
+// refused is what the vendor would say of the request, as far as the scenario holds to the vendor's rules.
+func refused(x *llmmock.Exchange, api *provider.API, wrong *llmmock.Failure) *llmmock.Failure {
+	var rules llmmock.Strict
+	if b := x.Behaviour(); b != nil {
+		rules = b.Strict
+	}
+	switch {
+	case rules.Keys && x.Key == "":
+		return &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated}
+	case wrong != nil && !rules.Lenient:
+		return wrong
+	case rules.Models && x.Model != "" && api.Known != nil && !api.Known(x.Model):
+		return &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Code: "model_not_found", Field: "model", Message: fmt.Sprintf("The model `%.100s` does not exist or you do not have access to it.", x.Model)}
+	case rules.Objects:
+		return x.Missing
+	}
+	return nil
+}
+
+// attempt is how often the client says that it has asked, from 1; 0 when it does not.
+func attempt(r *http.Request) int {
+	if v := first(r, "X-Stainless-Retry-Count"); v != "" {
+		if n, err := strconv.Atoi(v); err == nil && n >= 0 {
+			return n + 1
+		}
+	}
+	if v, ok := strings.CutPrefix(first(r, "Amz-Sdk-Request"), "attempt="); ok {
+		v, _, _ = strings.Cut(v, ";")
+		if n, err := strconv.Atoi(v); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+// request has what the headers say that are the same for all vendors.
+func (s *Server) request(r *http.Request, v llmmock.Vendor, credential string, body []byte, at time.Time) *llmmock.Request {
+	q := &llmmock.Request{Vendor: v, Method: r.Method, Path: r.URL.Path, At: at, Size: len(body), Choices: 1,
+		Scenario: first(r, ScenarioHeader), Client: first(r, ClientHeader), Run: first(r, RunHeader), Region: first(r, RegionHeader),
+		IdempotencyKey: first(r, "Idempotency-Key"), Hash: llmmock.HashOf(r.Method, r.URL.Path, body)}
+	if credential != "" {
+		q.Key = fingerprint(credential)
+	}
+	if q.Client == "" {
+		q.Client = q.Key
+		if agent := first(r, "User-Agent"); agent != "" {
+			q.Client += " " + agent
+		}
+	}
+	return q
+}
+
+func first(r *http.Request, name string) string {
+	if v := r.Header[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// credentialOf a request, wherever its vendor has it; empty for none.
+func credentialOf(r *http.Request) string {
+	if v := first(r, "Authorization"); v != "" {
+		if token, ok := strings.CutPrefix(v, "Bearer "); ok {
+			return token
+		}
+		// AWS: the access key's id.
+		if _, rest, ok := strings.Cut(v, "Credential="); ok {
+			id, _, _ := strings.Cut(rest, "/")
+			return id
+		}
+		return v
+	}
+	for _, name := range []string{"X-Api-Key", "Api-Key", "X-Goog-Api-Key"} {
+		if v := first(r, name); v != "" {
+			return v
+		}
+	}
+	if strings.Contains(r.URL.RawQuery, "key=") {
+		return r.URL.Query().Get("key")
+	}
+	return ""
+}
+
+// fingerprint shows which key it was and does not give it away: how it begins, which vendors show too, and a hash.
+func fingerprint(credential string) string {
+	shown := min(len(credential)/4, 8)
+	return credential[:shown] + "…" + strconv.FormatUint(xxhash.Sum64String(credential)&0xffffffff, 16)
+}
+
+// Serve answers on the listener until ctx ends, and then stops: the listener closes, what is under way has grace to end, and is
+// cut off after that.
+func (s *Server) Serve(ctx context.Context, inner net.Listener, grace time.Duration) error {
+	s.listener = newListener(limit(inner, s.config.MaxConnections))
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: s, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return s.stop },
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		ErrorLog:    slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelDebug)}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		s.end()
+		s.streams.Wait()
+		return fmt.Errorf("serving on %s ended: %w", inner.Addr(), err)
+	case <-ctx.Done():
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	err := server.Shutdown(bounded)
+	ended := make(chan struct{})
+	go func() { s.streams.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-bounded.Done():
+		err = bounded.Err()
+	}
+	s.end()
+	<-ended
+	_ = server.Close()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("answers were still under way %s after the stop began and were cut off", grace)
+	}
+	return err
+}
