@@ -43,6 +43,10 @@ bench: bench-rollback ## Run every benchmark; tables and out/bench/*.json
 bench-rollback: build ## Measure the global rollback: medians of 5, beside kubectl rollout undo
 	@$(BIN)/bench-rollback
 
+.PHONY: conformance-llm
+conformance-llm: build ## Run the test suites of OpenAI's and Anthropic's own Go SDKs against llmmock; fails under the stored floor
+	@cd services/llmmock && go run ./conformance --binary $(BIN)/llmmock
+
 .PHONY: clean
 clean: ## Stop the platform and remove its state, the binaries and the reports
 	@if [ -x $(BIN)/edgehold ]; then $(BIN)/edgehold platform down; fi

@@ -26,6 +26,8 @@ type Options struct {
 	// those that did not come for longest are forgotten, and are new when they come back. Default 1<<18, some 20 MB a scenario
 	// that has seen as many.
 	Remember int
+	// Default names the scenario that takes what no other matches; empty, or when there is none of that name, DefaultScenario.
+	Default string
 }
 
 // Mock decides what happens to each request. It is safe for concurrent use.
@@ -39,6 +41,7 @@ type Mock struct {
 	answerer Answerer
 	now      func() time.Time
 	remember int
+	fallback string
 
 	mu      sync.Mutex // of changes
 	set     atomic.Pointer[set]
@@ -87,7 +90,7 @@ type faultRule struct {
 // NewMock makes a Mock with these scenarios in force. When none of them is named DefaultScenario there is one that answers at once
 // and without faults. Errors are those of Replace.
 func NewMock(scenarios []Scenario, answerer Answerer, o Options) (*Mock, error) {
-	m := &Mock{answerer: answerer, now: o.Now, remember: o.Remember}
+	m := &Mock{answerer: answerer, now: o.Now, remember: o.Remember, fallback: cmp.Or(o.Default, DefaultScenario)}
 	if m.now == nil {
 		m.now = time.Now
 	}
@@ -133,9 +136,10 @@ func (m *Mock) Replace(scenarios []Scenario) error {
 		}
 		add(&s)
 	}
-	if next.otherwise = next.named[DefaultScenario]; next.otherwise == nil {
-		next.otherwise = add(&Scenario{Name: DefaultScenario})
+	if next.named[DefaultScenario] == nil {
+		add(&Scenario{Name: DefaultScenario})
 	}
+	next.otherwise = cmp.Or(next.named[m.fallback], next.named[DefaultScenario])
 	m.set.Store(next)
 	if m.runtime.Load() != nil {
 		m.runtime.Store(m.current(now))
@@ -180,7 +184,7 @@ func (m *Mock) Restart(scenario string) error {
 		next.list = append(next.list, r)
 		next.named[r.scenario.Name] = r
 	}
-	next.otherwise = next.named[DefaultScenario]
+	next.otherwise = cmp.Or(next.named[m.fallback], next.named[DefaultScenario])
 	m.set.Store(next)
 	if m.runtime.Load() != nil {
 		run := m.current(now)

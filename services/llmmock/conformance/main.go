@@ -4,12 +4,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,7 +17,7 @@ import (
 )
 
 type config struct {
-	// URL of a running server; or Binary to start with --listen; or Alone for the specifications only, without the adapters.
+	// URL of a running server; or Binary to start; or Alone for the specifications only, without the adapters.
 	url, binary string
 	alone, wait bool
 	cache       string
@@ -31,7 +30,7 @@ type config struct {
 func main() {
 	var c config
 	flag.StringVar(&c.url, "url", "", "root of a running llmmock, such as http://127.0.0.1:4010")
-	flag.StringVar(&c.binary, "binary", "", "llmmock program to start instead, with --listen and an address")
+	flag.StringVar(&c.binary, "binary", "", "llmmock program to start instead")
 	flag.BoolVar(&c.alone, "alone", false, "serve the specifications alone, in this process, to see what they are worth without the adapters")
 	flag.BoolVar(&c.wait, "wait", false, "with --alone: print the address, and serve until interrupted instead of running suites")
 	flag.StringVar(&c.cache, "cache", ".edgehold/conformance", "where the built test programs are kept")
@@ -96,43 +95,47 @@ func run(ctx context.Context, c config, out io.Writer) error {
 	return floor.compare(results, c.only)
 }
 
-// start runs a llmmock on a free port of loopback.
+// start runs a llmmock on a free port of loopback. Once it is ready it prints a line of JSON with the address of its APIs.
 func start(ctx context.Context, binary string) (url string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return "", nil, err
-	}
 	path, err := filepath.Abs(binary)
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, path, "--listen", address)
+	cmd := exec.CommandContext(ctx, path, "--api-listen", "127.0.0.1:0", "--log-level", "error")
 	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return "", nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait() // it was told to end
+		_, _ = io.Copy(io.Discard, out) // what it still has to say is of no interest
+		_ = cmd.Wait()                  // it was told to end
 	}
-	url = "http://" + address
-	for range 100 {
-		r, err := http.Get(url + "/v1/models")
-		if err == nil {
-			_ = r.Body.Close()
-			return url, stop, nil
+	ready := make(chan string, 1)
+	go func() {
+		defer close(ready)
+		var line struct {
+			API string `json:"api"`
 		}
-		select {
-		case <-ctx.Done():
-			stop()
-			return "", nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		if json.NewDecoder(out).Decode(&line) == nil && line.API != "" {
+			ready <- line.API
 		}
+	}()
+	select {
+	case address, ok := <-ready:
+		if ok {
+			return "http://" + address, stop, nil
+		}
+		err = fmt.Errorf("%s ended before it was ready", binary)
+	case <-time.After(30 * time.Second):
+		err = fmt.Errorf("%s was not ready within 30 seconds", binary)
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
 	stop()
-	return "", nil, fmt.Errorf("%s did not answer on %s within 5 seconds", binary, address)
+	return "", nil, err
 }

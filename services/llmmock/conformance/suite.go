@@ -76,8 +76,8 @@ func (s suite) dir(ctx context.Context) (string, error) {
 	if e := json.Unmarshal(out, &m); e != nil && err == nil {
 		err = e
 	}
-	if err != nil || m.Dir == "" {
-		return "", fmt.Errorf("cannot find the module: %v %s", err, m.Error)
+	if err != nil {
+		return "", fmt.Errorf("cannot find the module: %w (%s)", err, m.Error)
 	}
 	return m.Dir, nil
 }
@@ -88,7 +88,7 @@ func (s suite) build(ctx context.Context, cache, dir, pkg string) (string, error
 	if err != nil {
 		return "", err
 	}
-	name := strings.NewReplacer("/", "-", ".", "-").Replace(s.module+" "+s.version)
+	name := strings.NewReplacer("/", "-", ".", "-").Replace(s.module + " " + s.version)
 	if pkg != "." {
 		name += " " + strings.ReplaceAll(pkg, "/", "-")
 	}

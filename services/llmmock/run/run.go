@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"edgehold.internal/services/llmmock/provider"
 	"edgehold.internal/services/llmmock/say"
 	"edgehold.internal/services/llmmock/scenario"
+	"edgehold.internal/services/llmmock/scenarios"
 	"edgehold.internal/services/llmmock/serve"
 	"edgehold.internal/services/llmmock/spec"
 	"edgehold.internal/services/llmmock/tokens"
@@ -38,6 +41,11 @@ type Config struct {
 	// Scenarios are YAML files, and folders of them. They are followed: what is changed is put in force, and what is wrong is
 	// refused and the last good set stays.
 	Scenarios []string
+	// Ready are names of scenarios that come with the mock, in force beside those.
+	Ready []string
+	// Default is the name of the scenario that takes what no other matches; empty for the one named default or, where there is
+	// none of that name and just one in all, for that one.
+	Default string
 	// MaxRequestBytes of a body; 0 for serve's default.
 	MaxRequestBytes int64
 }
@@ -53,6 +61,8 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	}
 	fs.StringVar(&c.API, "api-listen", c.API, "host:port of the vendors' APIs; beyond loopback clients need a token as their key")
 	fs.StringSliceVar(&c.Scenarios, "scenarios", c.Scenarios, "file or folder with scenarios (YAML); they are followed")
+	fs.StringSliceVar(&c.Ready, "ready", c.Ready, "scenario that comes with the mock: "+strings.Join(scenarios.Names(), ", "))
+	fs.StringVar(&c.Default, "default", c.Default, "scenario that takes what no other matches (default: the one named default, or the only one)")
 	fs.Int64Var(&c.MaxRequestBytes, "api-max-request-bytes", c.MaxRequestBytes, "largest body of a request to the APIs, in bytes; 0 for 32 MiB")
 }
 
@@ -86,15 +96,20 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	loading.Go(tokens.O200k.Load)
 	defer loading.Wait()
 
-	var scenarios []llmmock.Scenario
-	if len(c.Scenarios) > 0 {
-		if scenarios, err = scenario.Load(c.Scenarios...); err != nil {
-			return err
-		}
-	}
-	mock, err := llmmock.NewMock(scenarios, say.New(nil), llmmock.Options{})
+	set, err := c.load()
 	if err != nil {
 		return err
+	}
+	fallback := c.Default
+	if fallback == "" && len(set) == 1 {
+		fallback = set[0].Name
+	}
+	mock, err := llmmock.NewMock(set, say.New(nil), llmmock.Options{Default: fallback})
+	if err != nil {
+		return err
+	}
+	if named := func(s llmmock.Scenario) bool { return s.Name == c.Default }; c.Default != "" && !slices.ContainsFunc(set, named) {
+		return problem.Invalidf("--default", "there is no scenario %q in what was read", c.Default)
 	}
 	apis, err := vendors()
 	if err != nil {
@@ -123,7 +138,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { return api.Serve(ctx, listener, 10*time.Second) })
 	if len(c.Scenarios) > 0 {
-		group.Go(func() error { follow(ctx, c.Scenarios, mock, server); return nil })
+		group.Go(func() error { c.follow(ctx, set, mock, server); return nil })
 	}
 	group.Go(func() error {
 		select {
@@ -176,9 +191,25 @@ func complete(api provider.API, prefix string, c spec.Config) provider.API {
 	return api
 }
 
+// load reads all scenarios that are asked for.
+func (c *Config) load() ([]llmmock.Scenario, error) {
+	var set []llmmock.Scenario
+	for _, name := range c.Ready {
+		one, err := scenarios.Named(name)
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, one)
+	}
+	if len(c.Scenarios) == 0 {
+		return set, nil
+	}
+	read, err := scenario.Load(c.Scenarios...)
+	return append(set, read...), err
+}
+
 // follow puts changed scenarios in force, or says why not.
-func follow(ctx context.Context, paths []string, mock *llmmock.Mock, server *service.Server) {
-	var last []byte
+func (c *Config) follow(ctx context.Context, last []llmmock.Scenario, mock *llmmock.Mock, server *service.Server) {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
@@ -187,20 +218,17 @@ func follow(ctx context.Context, paths []string, mock *llmmock.Mock, server *ser
 			return
 		case <-ticker.C:
 		}
-		next, err := scenario.Load(paths...)
-		if err == nil {
-			var text []byte
-			if text, err = scenario.Encode(next...); err == nil && string(text) != string(last) {
-				if err = mock.Replace(next); err == nil {
-					last = text
-					server.Logger().Info("the scenarios were read again", "scenarios", len(next))
-				}
+		next, err := c.load()
+		if err == nil && !reflect.DeepEqual(next, last) {
+			if err = mock.Replace(next); err == nil {
+				last = next
+				server.Logger().Info("the scenarios were read again", "scenarios", len(next))
 			}
 		}
+		text := ""
 		if err != nil {
-			server.SetWarning("scenarios", "the new scenarios are refused and the last good ones stay in force; mend them: "+err.Error())
-		} else {
-			server.SetWarning("scenarios", "")
+			text = "the new scenarios are refused and the last good ones stay in force; mend them: " + err.Error()
 		}
+		server.SetWarning("scenarios", text)
 	}
 }

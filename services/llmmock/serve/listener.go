@@ -2,6 +2,7 @@ package serve
 
 import (
 	"net"
+	"net/http"
 	"sync"
 )
 
@@ -12,6 +13,11 @@ type listener struct {
 	accepted chan accepted
 	closed   chan struct{}
 	once     sync.Once
+
+	mu sync.Mutex
+	// idle are those that were given back and whose client has not asked for more yet. To net/http they look new, and a stop of it
+	// would wait for their first request.
+	idle map[net.Conn]bool
 }
 
 type accepted struct {
@@ -20,7 +26,7 @@ type accepted struct {
 }
 
 func newListener(inner net.Listener) *listener {
-	l := &listener{Listener: inner, accepted: make(chan accepted), closed: make(chan struct{})}
+	l := &listener{Listener: inner, accepted: make(chan accepted), closed: make(chan struct{}), idle: map[net.Conn]bool{}}
 	go l.run()
 	return l
 }
@@ -54,9 +60,32 @@ func (l *listener) giveBack(conn net.Conn, read []byte) {
 	if len(read) > 0 {
 		conn = &resumed{conn, read}
 	}
+	l.mu.Lock()
+	l.idle[conn] = true
+	l.mu.Unlock()
 	select {
 	case l.accepted <- accepted{conn, nil}:
 	case <-l.closed:
+		l.state(conn, http.StateClosed)
+		_ = conn.Close()
+	}
+}
+
+// state is for http.Server.ConnState.
+func (l *listener) state(conn net.Conn, s http.ConnState) {
+	if s == http.StateNew {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.idle, conn)
+}
+
+// closeIdle closes the connections that were given back and wait for a request.
+func (l *listener) closeIdle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.idle {
 		_ = conn.Close()
 	}
 }

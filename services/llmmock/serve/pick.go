@@ -18,11 +18,13 @@ func pick(r *http.Request) (v llmmock.Vendor, prefix string) {
 		}
 	}
 	switch {
-	case strings.HasPrefix(path, "/openai/deployments/"), strings.HasPrefix(path, "/openai/v1/") && has(r, "Api-Key"):
+	case strings.HasPrefix(path, "/openai/deployments/"), strings.HasPrefix(path, "/openai/responses"), strings.HasPrefix(path, "/openai/v1/") && has(r, "Api-Key"):
 		return llmmock.Azure, ""
 	case strings.HasPrefix(path, "/openai/v1/"):
 		return llmmock.OpenAI, "/openai"
-	case strings.HasPrefix(path, "/v1beta"), has(r, "X-Goog-Api-Key"), has(r, "X-Goog-Api-Client"), strings.HasPrefix(path, "/v1/models/") && strings.Contains(path, ":"):
+	case strings.HasPrefix(path, "/v1/messages"), path == "/v1/complete":
+		return llmmock.Anthropic, ""
+	case strings.HasPrefix(path, "/v1beta"), strings.HasPrefix(path, "/v1alpha"), strings.HasPrefix(path, "/v1/projects/") && strings.Contains(path, "/locations/"), strings.HasPrefix(path, "/v1/publishers/"), has(r, "X-Goog-Api-Key"), has(r, "X-Goog-Api-Client"), strings.HasPrefix(path, "/v1/models/") && ofGemini(path):
 		return llmmock.Gemini, ""
 	case strings.HasPrefix(path, "/model/"):
 		return llmmock.Bedrock, ""
@@ -30,6 +32,15 @@ func pick(r *http.Request) (v llmmock.Vendor, prefix string) {
 		return llmmock.Anthropic, ""
 	}
 	return llmmock.OpenAI, ""
+}
+
+// ofGemini tells the methods that Gemini puts behind a model from the names of models that have a colon themselves.
+func ofGemini(path string) bool {
+	switch path[strings.LastIndexByte(path, ':')+1:] {
+	case "generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents", "predict":
+		return true
+	}
+	return false
 }
 
 // has spares the canonicalization of Header.Get: name is canonical.

@@ -140,11 +140,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // unknown answers what no route has, as the vendor does: 405 where another method would be right.
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request, api *provider.API, mux *http.ServeMux) {
-	f := &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Message: fmt.Sprintf("Unknown request URL: %s %s", r.Method, r.URL.Path)}
+	// Only OpenAI says which; the others have a sentence of their own.
+	f := &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound}
+	if api.Vendor == llmmock.OpenAI {
+		f.Message = fmt.Sprintf("Unknown request URL: %s %s. Please check the URL for typos, or see the docs at https://platform.openai.com/docs/api-reference/.", r.Method, r.URL.Path)
+	}
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := &http.Request{Method: method, Host: r.Host, URL: r.URL}
 		if _, pattern := mux.Handler(other); pattern != "/" && pattern != "" {
-			f = &llmmock.Failure{Status: http.StatusMethodNotAllowed, Reason: llmmock.MethodUnknown, Message: fmt.Sprintf("Not allowed to %s on %s", r.Method, r.URL.Path)}
+			f = &llmmock.Failure{Status: http.StatusMethodNotAllowed, Reason: llmmock.MethodUnknown}
 			break
 		}
 	}
@@ -171,7 +175,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.
 	at := time.Now()
 	credential := credentialOf(r)
 	if s.config.Allow != nil && !s.config.Allow(credential) {
-		s.fail(w, api, &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated, Message: "Incorrect API key provided."})
+		s.fail(w, api, &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated})
 		return
 	}
 	buffer := bodies.Get().(*bytes.Buffer)
@@ -188,7 +192,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.
 		if _, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, s.config.MaxRequestBytes)); err != nil {
 			var large *http.MaxBytesError
 			if errors.As(err, &large) {
-				s.fail(w, api, &llmmock.Failure{Status: http.StatusRequestEntityTooLarge, Reason: llmmock.TooLarge, Message: fmt.Sprintf("Request body is larger than %d bytes.", large.Limit)})
+				s.fail(w, api, &llmmock.Failure{Status: http.StatusRequestEntityTooLarge, Reason: llmmock.TooLarge})
 			}
 			return // the client left while it spoke
 		}
@@ -223,7 +227,7 @@ func refused(x *llmmock.Exchange, api *provider.API, wrong *llmmock.Failure) *ll
 	case wrong != nil && !rules.Lenient:
 		return wrong
 	case rules.Models && x.Model != "" && api.Known != nil && !api.Known(x.Model):
-		return &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Code: "model_not_found", Field: "model", Message: fmt.Sprintf("The model `%.100s` does not exist or you do not have access to it.", x.Model)}
+		return &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Field: "model"}
 	case rules.Objects:
 		return x.Missing
 	}
@@ -311,6 +315,7 @@ func (s *Server) Serve(ctx context.Context, inner net.Listener, grace time.Durat
 	server := &http.Server{Handler: s, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return s.stop },
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		ConnState:   s.listener.state,
 		ErrorLog:    slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelDebug)}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.listener) }()
@@ -323,6 +328,7 @@ func (s *Server) Serve(ctx context.Context, inner net.Listener, grace time.Durat
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	server.RegisterOnShutdown(s.listener.closeIdle)
 	err := server.Shutdown(bounded)
 	ended := make(chan struct{})
 	go func() { s.streams.Wait(); close(ended) }()

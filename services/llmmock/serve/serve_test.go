@@ -196,6 +196,32 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// A stop does not wait for a client that keeps a connection for its next request.
+func TestStopWithIdleConnections(t *testing.T) {
+	var conn net.Conn
+	t.Run("stop", func(t *testing.T) {
+		url, _ := start(t, nil, nil)
+		var err error
+		if conn, err = net.Dial("tcp", strings.TrimPrefix(url, "http://")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nstream")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(r.Body); string(body) != whole || err != nil {
+			t.Errorf("%q, %v", body, err)
+		}
+	})
+	defer conn.Close()
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection is open: %d, %v", n, err)
+	}
+}
+
 func TestSchedule(t *testing.T) {
 	const gap = 4 * time.Millisecond
 	var mu sync.Mutex

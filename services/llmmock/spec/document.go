@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -165,6 +166,20 @@ func (d *Document) Has(path string) bool {
 	return false
 }
 
+// Prepare decodes what these operations need, and all of them when none is named, so that the first request does not wait for it.
+func (d *Document) Prepare(routes ...string) {
+	if len(routes) == 0 {
+		for _, op := range d.ops {
+			op.ready()
+		}
+	}
+	for _, r := range routes {
+		if op := d.routes[r]; op != nil {
+			op.ready()
+		}
+	}
+}
+
 // form is the beta form where that is asked for and exists.
 func (o *Operation) form(query url.Values) *Operation {
 	if o.beta != nil && query.Get("beta") == "true" {
@@ -292,7 +307,7 @@ func (s *Schema) validate(text []byte) []Violation {
 }
 
 func broken(err error) Violation {
-	if err == errDepth {
+	if errors.Is(err, errDepth) {
 		return Violation{Fault: TooDeep}
 	}
 	return Violation{Fault: NotJSON, Got: err.Error()}

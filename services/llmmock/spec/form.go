@@ -239,7 +239,7 @@ func formJSON(contentType string, body []byte, s *Schema) ([]byte, []upload, err
 	r := multipart.NewReader(bytes.NewReader(body), params["boundary"])
 	for n := 0; ; n++ {
 		p, err := r.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil || n >= maxParts {

@@ -190,28 +190,40 @@ func (e *exchange) children(x *llmmock.Exchange, path string) {
 	if e.body == nil {
 		return
 	}
-	d := e.Document
-	template := e.op.collection + "/"
-	for _, op := range d.ops {
-		rest, ok := strings.CutPrefix(op.wire.Path, template+"{")
-		if !ok || op.wire.Method != http.MethodPost || op.wire.Beta != e.op.wire.Beta {
+	for _, k := range e.op.knows().kids {
+		v := e.body.field(0, k.name)
+		if v < 0 || e.body.nodes[v].kind != form.Array {
+			continue
+		}
+		sub := &exchange{Service: e.Service, op: k.op, params: append(append([]string(nil), e.params...), path[strings.LastIndexByte(path, '/')+1:]), now: e.now}
+		sub.makeEach(x, e.body, v)
+	}
+}
+
+// kid is an operation that puts something into a collection below an item, such as messages.
+type kid struct {
+	name string
+	op   *Operation
+}
+
+// kids are those of the items of the operation's collection.
+func (o *Operation) kids() []kid {
+	var l []kid
+	for _, op := range o.doc.ops {
+		rest, ok := strings.CutPrefix(op.wire.Path, o.collection+"/{")
+		if !ok || o.collection == "" || op.wire.Method != http.MethodPost || op.wire.Beta != o.wire.Beta {
 			continue
 		}
 		_, name, ok := strings.Cut(rest, "}/")
 		if !ok || strings.Contains(name, "/") {
 			continue
 		}
-		v := e.body.field(0, name)
-		if v < 0 || e.body.nodes[v].kind != form.Array {
-			continue
-		}
 		op.ready()
-		if op.kind != doCreate && op.kind != doMany {
-			continue
+		if op.kind == doCreate || op.kind == doMany {
+			l = append(l, kid{name, op})
 		}
-		sub := &exchange{Service: e.Service, op: op, params: append(append([]string(nil), e.params...), path[strings.LastIndexByte(path, '/')+1:]), now: e.now}
-		sub.makeEach(x, e.body, v)
 	}
+	return l
 }
 
 // makeEach makes an item of each element of an array.

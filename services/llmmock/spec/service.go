@@ -394,6 +394,7 @@ type item struct {
 	// schema of an item, as it is read, and what its identifiers begin with, such as file-.
 	schema *Schema
 	prefix string
+	kids   []kid
 }
 
 // knows is what is known of the items of the operation's collection.
@@ -402,6 +403,9 @@ func (o *Operation) knows() *item {
 	o.itemOnce.Do(func() {
 		o.item = o.doc.itemOf(o.collection)
 		o.item.prefix = o.prefix()
+		if o.kind == doCreate {
+			o.item.kids = o.kids()
+		}
 	})
 	return &o.item
 }

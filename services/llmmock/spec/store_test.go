@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -154,7 +155,7 @@ func FuzzForm(f *testing.F) {
 			op.ready()
 			text := queryJSON(q, op.query)
 			if tp, err := parse(text); err != nil {
-				if err != errDepth {
+				if !errors.Is(err, errDepth) {
 					t.Errorf("%q became %s: %v", query, text, err)
 				}
 			} else {
@@ -166,7 +167,7 @@ func FuzzForm(f *testing.F) {
 				if text, _, err := formJSON("multipart/form-data; boundary=x", []byte(body), create.body("multipart/form-data")); err == nil {
 					if tp, err := parse(text); err == nil {
 						tp.free()
-					} else if err != errDepth {
+					} else if !errors.Is(err, errDepth) {
 						t.Errorf("%q became %s: %v", body, text, err)
 					}
 				}

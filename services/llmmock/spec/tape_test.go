@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ func FuzzTape(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		tp, err := parse(text)
-		if err == errDepth {
+		if errors.Is(err, errDepth) {
 			return
 		}
 		if valid := json.Valid(text); valid != (err == nil) {
@@ -66,7 +67,7 @@ func FuzzTape(f *testing.F) {
 
 func TestTapeDepth(t *testing.T) {
 	deep := strings.Repeat(`{"a":`, maxDepth+1) + "1" + strings.Repeat("}", maxDepth+1)
-	if _, err := parse([]byte(deep)); err != errDepth {
+	if _, err := parse([]byte(deep)); !errors.Is(err, errDepth) {
 		t.Errorf("a text of depth %d: %v", maxDepth+1, err)
 	}
 	if tp, err := parse([]byte(deep[5 : len(deep)-1])); err != nil {

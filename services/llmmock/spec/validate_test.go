@@ -205,3 +205,21 @@ func BenchmarkLoad(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkPrepare is what the first request to an operation waits for.
+func BenchmarkPrepare(b *testing.B) {
+	for _, route := range []string{"POST /v1/chat/completions", "POST /v1/responses", "POST /v1/messages"} {
+		b.Run(route[len("POST /v1/"):], func(b *testing.B) {
+			vendor := vendorOf(route)
+			for b.Loop() {
+				b.StopTimer()
+				d, err := embedded(vendor, fmt.Sprintf("data/%s.spec.gz", vendor))
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				d.Prepare(route)
+			}
+		})
+	}
+}

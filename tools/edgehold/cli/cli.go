@@ -105,7 +105,7 @@ func Command(version string) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(help)
-	root.AddCommand(rollbackCommand(a), cutoverCommand(a), operationCommand(a), fleetCommand(a), popCommand(a))
+	root.AddCommand(rollbackCommand(a), cutoverCommand(a), operationCommand(a), fleetCommand(a), popCommand(a), mockCommand(a))
 	return root
 }
 

@@ -28,52 +28,57 @@ func main() {
 	dir := flag.String("data", "data", "directory with source/, where the results go")
 	flag.Parse()
 	for _, d := range documents {
-		if err := make1(*dir, d.out, d.base, d.sources); err != nil {
+		b, err := build(*dir, d.base, d.sources)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(*dir, d.out), b, 0o644)
+		}
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "generate: %s: %v\n", d.out, err)
 			os.Exit(1)
 		}
 	}
 }
 
-func make1(dir, out, base string, sources []string) error {
+// build is the compact form of the sources, compressed. The same sources give the same bytes.
+func build(dir, base string, sources []string) ([]byte, error) {
 	var whole *object
 	for _, s := range sources {
 		text, err := read(filepath.Join(dir, "source", s))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		v, err := decode(text)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s, err)
+			return nil, fmt.Errorf("%s: %w", s, err)
 		}
 		doc, ok := v.(*object)
 		if !ok {
-			return fmt.Errorf("%s: is no object", s)
+			return nil, fmt.Errorf("%s: is no object", s)
 		}
 		if whole == nil {
 			whole = doc
 			continue
 		}
 		if err := join(whole, doc); err != nil {
-			return fmt.Errorf("%s: %w", s, err)
+			return nil, fmt.Errorf("%s: %w", s, err)
 		}
 	}
 	text, err := compile(whole, base)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var b bytes.Buffer
 	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := w.Write(text); err != nil {
-		return err
+		return nil, err
 	}
 	if err := w.Close(); err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(filepath.Join(dir, out), b.Bytes(), 0o644)
+	return b.Bytes(), nil
 }
 
 func read(path string) ([]byte, error) {
