@@ -37,11 +37,15 @@ lint: ## Run golangci-lint over every module
 	@tools/verify lint
 
 .PHONY: bench
-bench: bench-rollback ## Run every benchmark; tables and out/bench/*.json
+bench: bench-rollback bench-llm ## Run every benchmark; tables and out/bench/*.json
 
 .PHONY: bench-rollback
 bench-rollback: build ## Measure the global rollback: medians of 5, beside kubectl rollout undo
 	@$(BIN)/bench-rollback
+
+.PHONY: bench-llm
+bench-llm: build ## Measure the mock of model providers beside bare net/http
+	@$(BIN)/bench-llm
 
 .PHONY: conformance-llm
 conformance-llm: build ## Run the test suites of OpenAI's and Anthropic's own Go SDKs against llmmock; fails under the stored floor

@@ -5,9 +5,11 @@ go 1.26.0
 require (
 	edgehold.internal/libs v0.0.0
 	edgehold.internal/services/fleet v0.0.0
+	edgehold.internal/services/llmmock v0.0.0
 	edgehold.internal/tools/edge v0.0.0
 	edgehold.internal/tools/edgehold v0.0.0
 	golang.org/x/sync v0.24.0
+	golang.org/x/sys v0.48.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
 	k8s.io/client-go v0.37.2
@@ -18,6 +20,7 @@ require (
 
 require (
 	github.com/blang/semver/v4 v4.0.0 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/emicklei/go-restful/v3 v3.13.0 // indirect
 	github.com/fxamacker/cbor/v2 v2.9.1 // indirect
@@ -52,9 +55,8 @@ require (
 	github.com/xlab/treeprint v1.2.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
-	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
-	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/term v0.46.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
@@ -73,6 +75,7 @@ replace (
 	edgehold.internal/libs => ../libs
 	edgehold.internal/proto => ../proto
 	edgehold.internal/services/fleet => ../services/fleet
+	edgehold.internal/services/llmmock => ../services/llmmock
 	edgehold.internal/tools/edge => ../tools/edge
 	edgehold.internal/tools/edgehold => ../tools/edgehold
 )

@@ -424,14 +424,22 @@ func (b *Rollback) processorTime() seconds {
 		if err != nil {
 			continue // it has just ended
 		}
-		// After the name in parentheses: utime and stime are fields 14 and 15 of proc(5), in ticks of 10 ms.
-		_, rest, _ := strings.Cut(string(body), ") ")
-		fields := strings.Fields(rest)
-		user, _ := strconv.ParseFloat(fields[11], 64)
-		system, _ := strconv.ParseFloat(fields[12], 64)
-		spent[name] += (user + system) / 100
+		spent[name] += float64(ticks(body)) / 100
 	}
 	return spent
+}
+
+// ticks of 10 ms that a process has used, of /proc/PID/stat: after the name in parentheses utime and stime are fields 14 and 15 of
+// proc(5).
+func ticks(stat []byte) int64 {
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return user + system
 }
 
 // switchTo runs the command and says what processor time went by until every PoP had recorded that it serves the colour.

@@ -111,10 +111,14 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	if named := func(s llmmock.Scenario) bool { return s.Name == c.Default }; c.Default != "" && !slices.ContainsFunc(set, named) {
 		return problem.Invalidf("--default", "there is no scenario %q in what was read", c.Default)
 	}
-	apis, err := vendors()
+	var api *serve.Server
+	apis, prepare, err := vendors(func(v llmmock.Vendor) func(method, path string, body []byte) (int, []byte) {
+		return func(method, path string, body []byte) (int, []byte) { return api.Line(v, method, path, body) }
+	})
 	if err != nil {
 		return err
 	}
+	loading.Go(prepare)
 	judge := llmmock.NewJudge()
 	seen := newMetrics(server.Registry())
 	config := serve.Config{APIs: apis, Decider: mock, MaxRequestBytes: c.MaxRequestBytes, Late: seen.late, Logger: log,
@@ -125,8 +129,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 			return err == nil
 		}
 	}
-	api, err := serve.New(config)
-	if err != nil {
+	if api, err = serve.New(config); err != nil {
 		return err
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.API)
@@ -151,34 +154,39 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	return group.Wait()
 }
 
-// vendors are the hand-written APIs, and behind them what is left of each vendor's specification.
-func vendors() ([]provider.API, error) {
-	var apis []provider.API
+// vendors are the hand-written APIs, and behind them what is left of each vendor's specification. line answers lines of batches;
+// prepare decodes what the first requests would wait for.
+func vendors(line func(llmmock.Vendor) func(method, path string, body []byte) (int, []byte)) (apis []provider.API, prepare func(), err error) {
 	open, err := spec.Load(llmmock.OpenAI)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	claude, err := spec.Load(llmmock.Anthropic)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	objects := spec.NewStore(0, 0) // Azure's are OpenAI's
 	for _, api := range openai.New(openai.Config{Validate: open.Validator()}) {
 		prefix := ""
 		if api.Vendor == llmmock.Azure {
 			prefix = "/openai"
 		}
 		failure, header := openai.Envelope(openai.Config{}, api.Vendor)
-		apis = append(apis, complete(api, prefix, spec.Config{Document: open, Failure: failure, Header: header}))
+		apis = append(apis, complete(api, prefix, spec.Config{Document: open, Store: objects, Failure: failure, Header: header, Run: line(llmmock.OpenAI)}))
 	}
 	failure, header := anthropic.Envelope(anthropic.Config{})
 	messages := anthropic.New(anthropic.Config{Validate: claude.Validator()})
 	messages.Known = anthropic.Known
-	apis = append(apis, complete(messages, "", spec.Config{Document: claude, Failure: failure, Header: header}))
+	apis = append(apis, complete(messages, "", spec.Config{Document: claude, Failure: failure, Header: header, Run: line(llmmock.Anthropic)}))
 	google := gemini.New(gemini.Config{})
 	google.Known = gemini.Known
 	amazon := bedrock.New(bedrock.Config{})
 	amazon.Known = bedrock.Known
-	return append(apis, google, amazon), nil
+	prepare = func() {
+		open.Prepare("POST /v1/chat/completions", "POST /v1/responses", "POST /v1/embeddings")
+		claude.Prepare("POST /v1/messages")
+	}
+	return append(apis, google, amazon), prepare, nil
 }
 
 // complete adds to an API what its vendor's specification has beside it.

@@ -54,6 +54,14 @@ func (a *answer) ends(end llmmock.End) {
 	a.server.config.Observe(llmmock.Event{Kind: llmmock.Ended, At: time.Now(), Exchange: a.x, Status: a.status, RetryAfter: a.retryAfter, Tokens: a.tokens, End: end})
 }
 
+// inline takes away what only a client at the other end of a connection can have.
+func (a *answer) inline() {
+	a.x.Schedule, a.x.Stream = llmmock.Schedule{}, false
+	if k := a.x.Fault.Kind; k != llmmock.FailStatus && k != llmmock.FailInBody {
+		a.x.Fault = llmmock.Fault{}
+	}
+}
+
 // run returns before the exchange has ended when a stream took the connection.
 func (a *answer) run() {
 	ctx, x, f := a.r.Context(), a.x, &a.x.Fault

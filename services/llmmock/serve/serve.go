@@ -174,7 +174,8 @@ const largestKept = 1 << 20
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.API, route *provider.Route) {
 	at := time.Now()
 	credential := credentialOf(r)
-	if s.config.Allow != nil && !s.config.Allow(credential) {
+	inline := r.Context().Value(inlineKey{}) != nil
+	if s.config.Allow != nil && !inline && !s.config.Allow(credential) {
 		s.fail(w, api, &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated})
 		return
 	}
@@ -212,7 +213,46 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.
 	}
 	s.config.Observe(llmmock.Event{Kind: llmmock.Arrived, At: at, Exchange: x, Attempt: attempt(r)})
 	a := &answer{server: s, w: w, r: r, x: x, format: format}
+	if inline {
+		a.inline()
+	}
 	a.run()
+}
+
+// inlineKey marks requests that no client waits for.
+type inlineKey struct{}
+
+// Line answers a request that came inside of another, such as a line of a batch: as scenarios say, but at once and without the faults
+// of connections. Streams are not streamed.
+func (s *Server) Line(v llmmock.Vendor, method, path string, body []byte) (status int, answer []byte) {
+	r, err := http.NewRequestWithContext(context.WithValue(s.stop, inlineKey{}, true), method, path, bytes.NewReader(body))
+	if err != nil || s.muxes[v] == nil {
+		return http.StatusBadRequest, nil
+	}
+	r.Header["X-Api-Key"] = []string{"batch"}
+	r.Header["Anthropic-Version"] = []string{anthropicVersion}
+	w := &line{header: http.Header{}, status: http.StatusOK}
+	s.muxes[v].ServeHTTP(w, r)
+	return w.status, w.body
+}
+
+// anthropicVersion is the only one there is.
+const anthropicVersion = "2023-06-01"
+
+// line is where the answer to a Line goes.
+type line struct {
+	header http.Header
+	status int
+	body   []byte
+}
+
+func (l *line) Header() http.Header { return l.header }
+
+func (l *line) WriteHeader(status int) { l.status = status }
+
+func (l *line) Write(p []byte) (int, error) {
+	l.body = append(l.body, p...)
+	return len(p), nil
 }
 
 // refused is what the vendor would say of the request, as far as the scenario holds to the vendor's rules.

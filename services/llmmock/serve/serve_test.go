@@ -409,6 +409,35 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestLine(t *testing.T) {
+	d := &decider{done: make(chan llmmock.Event, 10), decide: func(_ *llmmock.Request, x *llmmock.Exchange) {
+		x.Schedule = llmmock.Schedule{First: time.Hour}
+		x.Fault = llmmock.Fault{Kind: llmmock.ResetBefore}
+	}}
+	decode := func(q *llmmock.Request, _ *http.Request, body []byte) (provider.Format, *llmmock.Failure) {
+		q.Stream = true
+		if string(body) == "bad" {
+			return plain{}, &llmmock.Failure{Status: 400, Reason: llmmock.BadRequest}
+		}
+		return plain{}, nil
+	}
+	s, err := New(Config{APIs: []provider.API{{Vendor: llmmock.OpenAI, Routes: []provider.Route{{Pattern: "POST /v1/say", Decode: decode}}}}, Decider: d, Observe: d.observe,
+		Allow: func(string) bool { return false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.end()
+	if status, body := s.Line(llmmock.OpenAI, "POST", "/v1/say", []byte("x")); status != 200 || string(body) != `{"text":"one two three"}` {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body := s.Line(llmmock.OpenAI, "POST", "/v1/say", []byte("bad")); status != 400 || string(body) != `{"error":"bad_request"}` {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, _ := s.Line(llmmock.Gemini, "POST", "/v1/say", nil); status != 400 {
+		t.Errorf("a vendor that is not there: %d", status)
+	}
+}
+
 func TestNewRefusesRoutesThatConflict(t *testing.T) {
 	decode := func(*llmmock.Request, *http.Request, []byte) (provider.Format, *llmmock.Failure) { return plain{}, nil }
 	_, err := New(Config{APIs: []provider.API{{Vendor: llmmock.OpenAI, Routes: []provider.Route{{Pattern: "GET /a/{x}", Decode: decode}, {Pattern: "GET /a/{y}", Decode: decode}}}}})

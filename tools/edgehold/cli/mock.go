@@ -12,7 +12,7 @@ import (
 
 	"edgehold.internal/libs/problem"
 	"edgehold.internal/libs/service"
-	"edgehold.internal/services/llmmock/run"
+	mock "edgehold.internal/services/llmmock/run"
 	"edgehold.internal/services/llmmock/scenario"
 	"edgehold.internal/services/llmmock/scenarios"
 )
@@ -24,7 +24,7 @@ func mockCommand(a *app) *cobra.Command {
 }
 
 func mockRunCommand(a *app) *cobra.Command {
-	c := &run.Config{API: run.DefaultAPI, Service: service.Config{Name: "llmmock", Version: "edgehold", LogLevel: "warn", LogFormat: "text"}}
+	c := &mock.Config{API: mock.DefaultAPI, Service: service.Config{Name: "llmmock", Version: "edgehold", LogLevel: "warn", LogFormat: "text"}}
 	cmd := &cobra.Command{
 		Use:   "run [FILE|FOLDER|NAME ...]",
 		Short: "Run it here until it is interrupted, with scenarios of your own or ready ones by their name",
@@ -46,7 +46,7 @@ func mockRunCommand(a *app) *cobra.Command {
 			if a.output != "json" {
 				ready = &announcement{out: a.out}
 			}
-			return run.Run(cmd.Context(), *c, ready)
+			return mock.Run(cmd.Context(), *c, ready)
 		},
 	}
 	fs := cmd.Flags()
