@@ -31,7 +31,7 @@ func TestHouseRules(t *testing.T) {
 type addresses struct{ Address, API string }
 
 // start runs it until the test ends.
-func start(t *testing.T, c Config) addresses {
+func start(t testing.TB, c Config) addresses {
 	t.Helper()
 	c.Service.Name, c.Service.Log = "llmmock", t.Output()
 	if c.API == "" {

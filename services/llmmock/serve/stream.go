@@ -334,8 +334,16 @@ func (c *chunked) slowly(rest []byte, err error) error {
 	return err
 }
 
-// wait reads until then: a client that leaves is found at once, and one goroutine is enough for both.
+// short is a wait at whose end it is soon enough to find that the client has left: the next write tells.
+const short = 250 * time.Millisecond
+
+// wait reads until then: a client that leaves is found at once, and one goroutine is enough for both. A short wait only sleeps, for a
+// third of the price.
 func (c *chunked) wait(until time.Time) bool {
+	if d := time.Until(until); d < short {
+		time.Sleep(d)
+		return c.stop.Err() == nil
+	}
 	for time.Now().Before(until) {
 		if len(c.read) > 0 { // it has sent more, and cannot be watched any longer
 			return sleep(c.stop, until)
