@@ -2,9 +2,9 @@ package anthropic
 
 import (
 	"strconv"
-	"strings"
 
 	"edgehold.internal/services/llmmock"
+	"edgehold.internal/services/llmmock/provider"
 	"edgehold.internal/services/llmmock/provider/jsonread"
 )
 
@@ -15,32 +15,7 @@ type parts struct {
 	// message is its number, and negative for the system's prompt.
 	message int
 	blocks  int
-	// text of the first block that has some; from the second on all of them are in joined.
-	text   string
-	texts  int
-	joined strings.Builder
-}
-
-func (p *parts) add(text string) {
-	switch p.texts++; p.texts {
-	case 1:
-		p.text = text
-	case 2:
-		p.joined.WriteString(p.text)
-		fallthrough
-	default:
-		p.joined.WriteByte('\n')
-		p.joined.WriteString(text)
-	}
-}
-
-// join sets the turn's text to what was added.
-func (p *parts) join() {
-	if p.texts < 2 {
-		p.turn.Text = p.text
-	} else {
-		p.turn.Text = p.joined.String()
-	}
+	provider.Lines
 }
 
 // blocks reads a list of content blocks.
@@ -87,19 +62,19 @@ func (d *decoder) block(p *parts, i int) {
 			}
 			d.refuse(at, "text content blocks must be non-empty")
 		}
-		p.add(b.text)
+		p.Add(b.text)
 	case "image", "document", "container_upload", "browser_state":
 		if b.content == "" {
 			p.turn.Media += max(b.media, 1)
 		} else {
 			p.turn.Media += b.media
-			p.add(b.content)
+			p.Add(b.content)
 		}
 		if !b.hasSource && (b.kind == "image" || b.kind == "document") {
 			d.refuseBlock(p, i, "."+b.kind+".source", required)
 		}
 	case "search_result":
-		p.add(b.content)
+		p.Add(b.content)
 	case "tool_use":
 		switch {
 		case !b.hasID:
@@ -226,19 +201,19 @@ func (d *decoder) inner(b *block) {
 		})
 		switch in.kind {
 		case "text":
-			p.add(in.text)
+			p.Add(in.text)
 		case "image", "browser_state":
 			t.Media++
 		case "document", "search_result":
 			if in.content != "" {
-				p.add(in.content)
+				p.Add(in.content)
 			} else {
 				t.Media++
 			}
 			t.Media += in.media
 		}
 	})
-	p.join()
+	p.turn.Text = p.Text()
 	b.content = t.Text
 	b.media += t.Media
 }

@@ -143,7 +143,7 @@ func (d *decoder) member(key []byte) {
 		} else if !r.Null() {
 			p := parts{d: d, turn: &q.Turns[0], message: -1}
 			d.blocks(&p)
-			p.join()
+			p.turn.Text = p.Text()
 			d.seen.system = p.blocks > 0
 		}
 	case "max_tokens":
@@ -388,7 +388,7 @@ func (d *decoder) message(i int) {
 				return
 			}
 			d.blocks(&p)
-			p.join()
+			p.turn.Text = p.Text()
 		}
 	})
 	if d.r.Err() != nil {

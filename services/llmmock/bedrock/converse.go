@@ -153,13 +153,13 @@ func (d *decoder) member(key []byte) {
 					if strings.TrimSpace(text) == "" && r.Err() == nil {
 						d.refuse("The text field in the SystemContentBlock object at system." + strconv.Itoa(i) + " is blank. Add text to the text field, and try again.")
 					}
-					p.add(text)
+					p.Add(text)
 				case "guardContent":
 					d.guarded(&p)
 				}
 			})
 		})
-		p.join()
+		p.turn.Text = p.Text()
 		if p.blocks > 0 {
 			d.system.Role = llmmock.System
 		}
@@ -371,32 +371,7 @@ func toolName(s string) bool {
 type parts struct {
 	turn   *llmmock.Turn
 	blocks int
-	// text of the first block that has some; from the second on all of them are in joined.
-	text   string
-	texts  int
-	joined strings.Builder
-}
-
-func (p *parts) add(text string) {
-	switch p.texts++; p.texts {
-	case 1:
-		p.text = text
-	case 2:
-		p.joined.WriteString(p.text)
-		fallthrough
-	default:
-		p.joined.WriteByte('\n')
-		p.joined.WriteString(text)
-	}
-}
-
-// join sets the turn's text to what was added.
-func (p *parts) join() {
-	if p.texts < 2 {
-		p.turn.Text = p.text
-	} else {
-		p.turn.Text = p.joined.String()
-	}
+	provider.Lines
 }
 
 func (d *decoder) message(i int) {
@@ -416,7 +391,7 @@ func (d *decoder) message(i int) {
 		case "content":
 			if d.nova && d.r.Peek() == jsonread.String {
 				p.blocks++
-				p.add(d.r.String())
+				p.Add(d.r.String())
 				return
 			}
 			d.r.Array(func(j int) { d.block(&p, i, j) })
@@ -425,7 +400,7 @@ func (d *decoder) message(i int) {
 	if d.r.Err() != nil {
 		return
 	}
-	p.join()
+	p.turn.Text = p.Text()
 	switch role {
 	case "user":
 		t.Role = llmmock.User
@@ -510,7 +485,7 @@ func (d *decoder) block(p *parts, i, j int) {
 			if strings.TrimSpace(text) == "" && r.Err() == nil {
 				d.refuse("The text field in the ContentBlock object at messages." + strconv.Itoa(i) + ".content." + strconv.Itoa(j) + " is blank. Add text to the text field, and try again.")
 			}
-			p.add(text)
+			p.Add(text)
 		case "image", "document", "video", "audio":
 			p.turn.Media++
 			r.Object(func([]byte) {})
@@ -562,7 +537,7 @@ func (d *decoder) guarded(p *parts) {
 		}
 		d.r.Object(func(key []byte) {
 			if string(key) == "text" {
-				p.add(d.r.String())
+				p.Add(d.r.String())
 			}
 		})
 	})
@@ -573,7 +548,7 @@ func (d *decoder) texts(p *parts) {
 	d.r.Array(func(int) {
 		d.r.Object(func(key []byte) {
 			if string(key) == "text" {
-				p.add(d.r.String())
+				p.Add(d.r.String())
 			}
 		})
 	})
@@ -598,15 +573,15 @@ func (d *decoder) result(outer *parts) llmmock.Result {
 				r.Object(func(key []byte) {
 					switch string(key) {
 					case "text":
-						p.add(r.String())
+						p.Add(r.String())
 					case "json":
-						p.add(string(r.Raw()))
+						p.Add(string(r.Raw()))
 					case "image", "document", "video":
 						outer.turn.Media++
 					}
 				})
 			})
-			p.join()
+			p.turn.Text = p.Text()
 			res.Text = t.Text
 		}
 	})

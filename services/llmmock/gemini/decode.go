@@ -142,7 +142,7 @@ func (d *decoder) request(key []byte) {
 				d.repeated(p.part)
 			}
 		})
-		p.join()
+		p.turn.Text = p.Text()
 	case "tools":
 		d.repeated(d.tool)
 	case "toolConfig", "tool_config":
@@ -183,7 +183,7 @@ func (d *decoder) content(i int) {
 			}
 		}
 	})
-	p.join()
+	p.turn.Text = p.Text()
 	switch role {
 	case "", "user", "function", "tool":
 		t.Role = llmmock.User
@@ -230,32 +230,7 @@ type parts struct {
 	// at is the place of the content when it is none of the contents.
 	at    string
 	parts int
-	// text of the first part that has some; from the second on all of them are in joined.
-	text   string
-	texts  int
-	joined strings.Builder
-}
-
-func (p *parts) add(text string) {
-	switch p.texts++; p.texts {
-	case 1:
-		p.text = text
-	case 2:
-		p.joined.WriteString(p.text)
-		fallthrough
-	default:
-		p.joined.WriteByte('\n')
-		p.joined.WriteString(text)
-	}
-}
-
-// join sets the turn's text to what was added.
-func (p *parts) join() {
-	if p.texts < 2 {
-		p.turn.Text = p.text
-	} else {
-		p.turn.Text = p.joined.String()
-	}
+	provider.Lines
 }
 
 func (p *parts) place(i int) string {
@@ -329,7 +304,7 @@ func (p *parts) part(i int) {
 		d.refuse("", "* GenerateContentRequest."+p.place(i)+".data: required oneof field 'data' must have one initialized field\n")
 	}
 	if hasText && !thought {
-		p.add(text)
+		p.Add(text)
 	}
 }
 

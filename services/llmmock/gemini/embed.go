@@ -176,7 +176,7 @@ func (d *embedding) member(in string, key []byte) {
 				d.repeated(p.part)
 			}
 		})
-		p.join()
+		p.turn.Text = p.Text()
 		d.text, d.has = t.Text, p.parts > 0
 	case "outputDimensionality", "output_dimensionality":
 		d.dimensions()
