@@ -49,7 +49,7 @@ bench-llm: build ## Measure the mock of model providers beside bare net/http
 
 .PHONY: conformance-llm
 conformance-llm: build ## Run the test suites of OpenAI's and Anthropic's own Go SDKs against llmmock; fails under the stored floor
-	@cd services/llmmock && go run ./conformance --binary $(BIN)/llmmock
+	@cd services/llmmock && go run ./conformance --binary $(BIN)/llmmock --cache $(CURDIR)/.edgehold/conformance
 
 .PHONY: clean
 clean: ## Stop the platform and remove its state, the binaries and the reports

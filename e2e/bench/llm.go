@@ -142,7 +142,7 @@ func (b *LLM) mock(ctx context.Context, scenario string) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) // nothing of it is needed once the server is ready
+	defer func() { _ = os.RemoveAll(dir) }() // nothing of it is needed once the server is ready
 	file := filepath.Join(dir, "scenario.yaml")
 	if err := os.WriteFile(file, []byte(scenario), 0o600); err != nil {
 		return nil, err
@@ -191,6 +191,7 @@ func ask(ctx context.Context, address string, n, count int, stream bool, took fu
 					return err
 				}
 				body, err := io.ReadAll(r.Body)
+				_ = r.Body.Close()
 				if err != nil || r.StatusCode != http.StatusOK {
 					return fmt.Errorf("answer %d: %s, %w", i, r.Status, err)
 				}
@@ -341,6 +342,7 @@ func hold(ctx context.Context, address string) (wait func(cut bool) error, err e
 			r, err := http.ReadResponse(bufio.NewReaderSize(conn, 1024), nil)
 			if err == nil {
 				_, err = io.Copy(io.Discard, r.Body)
+				_ = r.Body.Close()
 			}
 			if err != nil {
 				mu.Lock()

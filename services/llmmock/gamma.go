@@ -63,7 +63,7 @@ func gammaQuantile(z, shape float64) float64 {
 	return math.Exp(y)
 }
 
-// incompleteGamma is the regularized incomplete gamma function: the share of the gamma distribution below x, and that above
+// incompleteGamma is the regularised incomplete gamma function: the share of the gamma distribution below x, and that above
 // (Abramowitz and Stegun, 6.5.29 and 6.5.31).
 func incompleteGamma(shape, x, logGamma float64) (lower, upper float64) {
 	if x <= 0 {

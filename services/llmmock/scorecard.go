@@ -64,7 +64,7 @@ type ask struct {
 
 // drilled is what a drill knows of a client.
 type drilled struct {
-	failedInside, outsideBefore, diverted bool
+	failedInside, outsideBefore bool
 }
 
 // NewDrill begins a drill. Invalid when its phase cannot be, or it has no beginning.

@@ -245,10 +245,13 @@ func (j *Judge) arrived(c *client, t *track, e *Event) {
 	})
 }
 
+// post is the method of what may cost something. The package that has it by name does I/O.
+const post = "POST"
+
 // doubled is about a request that may be carried out, and paid for, twice. To count tokens or to read costs nothing.
 func (c *client) doubled(t *track, e *Event) {
 	q := e.Exchange.Request
-	if q.IdempotencyKey != "" || q.Method != "POST" && q.Method != "" || q.Operation == Count {
+	if q.IdempotencyKey != "" || q.Method != post && q.Method != "" || q.Operation == Count {
 		return
 	}
 	switch {

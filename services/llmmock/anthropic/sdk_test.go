@@ -48,7 +48,7 @@ func TestClientMessages(t *testing.T) {
 	check := func(m *sdk.Message) {
 		t.Helper()
 		if m.StopReason != sdk.StopReasonToolUse || len(m.Content) != 4 || m.Usage.InputTokens != 15 || m.Usage.CacheReadInputTokens != 30 || m.Usage.CacheCreationInputTokens != 5 ||
-			m.Usage.OutputTokens != 21 || m.Usage.OutputTokensDetails.ThinkingTokens != 4 || m.ID != "msg_010123456789abcdef012345" || string(m.Model) != string(sdk.ModelClaudeHaiku4_5) {
+			m.Usage.OutputTokens != 21 || m.Usage.OutputTokensDetails.ThinkingTokens != 4 || m.ID != "msg_010123456789abcdef012345" || m.Model != sdk.ModelClaudeHaiku4_5 {
 			t.Fatalf("%s", m.RawJSON())
 		}
 		if b := m.Content[0].AsThinking(); b.Thinking != weather.Thinking || b.Signature == "" {

@@ -114,9 +114,9 @@ func (s *chatStream) run() {
 
 // open begins the chunk of a choice, up to its delta.
 func (s *chatStream) open(i int) {
-	b := append(s.buf[:s.same], `{"index":`...)
-	b = strconv.AppendInt(b, int64(i), 10)
-	s.buf = append(b, `,"delta":{`...)
+	s.buf = append(s.buf[:s.same], `{"index":`...)
+	s.buf = strconv.AppendInt(s.buf, int64(i), 10)
+	s.buf = append(s.buf, `,"delta":{`...)
 }
 
 // close ends the delta and the chunk. piece is what it carried.

@@ -229,14 +229,14 @@ func (f *response) item(dst []byte, x *llmmock.Exchange, i int, status string) [
 	return f.toolCall(dst, x, i, n, status, true)
 }
 
-// summarized says whether what was thought is shown.
-func (f *response) summarized() bool { return f.summary != "" }
+// summarised says whether what was thought is shown.
+func (f *response) summarised() bool { return f.summary != "" }
 
 func (f *response) reasoning(dst []byte, x *llmmock.Exchange, i int, done bool) []byte {
 	dst = append(dst, `{"id":"`...)
 	dst = f.itemID(dst, x, "rs_", i)
 	dst = append(dst, `","type":"reasoning","summary":[`...)
-	if done && f.summarized() {
+	if done && f.summarised() {
 		dst = appendSummary(dst, x.Answer.Thinking)
 	}
 	dst = append(dst, ']')

@@ -194,7 +194,7 @@ func (s *responseStream) think(i int) {
 	s.itemEvent("response.output_item.added", i)
 	s.buf = s.reasoning(s.buf, s.x, i, false)
 	s.end()
-	if s.summarized() {
+	if s.summarised() {
 		const inner = `,"summary_index":0`
 		s.begin("response.reasoning_summary_part.added")
 		s.at("rs_", i, inner+`,"part":`)

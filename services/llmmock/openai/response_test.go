@@ -280,11 +280,11 @@ func TestStoredResponses(t *testing.T) {
 
 	// Where nobody is strict about it, what was never made is made up, and is the same every time.
 	s.strict = false
-	a, b := "", ""
-	if _, a = get("/v1/responses/resp_1"); !strings.Contains(a, `"id":"resp_1"`) || !strings.Contains(a, `"status":"completed"`) {
+	_, a := get("/v1/responses/resp_1")
+	if !strings.Contains(a, `"id":"resp_1"`) || !strings.Contains(a, `"status":"completed"`) {
 		t.Errorf("%s", a)
 	}
-	if _, b = get("/v1/responses/resp_1"); a != b {
+	if _, b := get("/v1/responses/resp_1"); a != b {
 		t.Errorf("%s\n%s", a, b)
 	}
 	if _, err := client.Responses.Cancel(context.Background(), "resp_1"); err != nil {

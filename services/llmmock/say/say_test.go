@@ -239,7 +239,7 @@ func TestRules(t *testing.T) {
 		}},
 		"a call that does not fit": {&llmmock.AnswerRule{Calls: []llmmock.ToolScript{{Name: "get_weather"}, {Name: "get_time"}}},
 			func(q *llmmock.Request) { withTools(q).MaxTokens = 25 }, func(a *llmmock.Answer) bool { return len(a.Calls) < 2 && a.Finish == llmmock.AtLength }},
-		"after a result": {nil, func(q *llmmock.Request) { withTools(q).Turns = append(q.Turns, called, result("c1")) }, func(a *llmmock.Answer) bool {
+		"after a result": {nil, func(q *llmmock.Request) { q = withTools(q); q.Turns = append(q.Turns, called, result("c1")) }, func(a *llmmock.Answer) bool {
 			return strings.HasPrefix(a.Text, `The tool get_weather answered: {"degrees":21}.`) && len(a.Calls) == 0
 		}},
 		"after a result of nobody's": {nil, func(q *llmmock.Request) { q.Turns = append(q.Turns, result("c2")) }, func(a *llmmock.Answer) bool {

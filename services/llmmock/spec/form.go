@@ -67,7 +67,7 @@ func (t *tree) append(dst []byte, s *Schema, depth int) []byte {
 	if depth > maxDepth {
 		return append(dst, "null"...)
 	}
-	mask := uint8(form.String)
+	mask := form.String
 	if s != nil {
 		mask = s.mask(0)
 	}
