@@ -38,7 +38,6 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
 	if p, err := s.Token(t.Context(), "at-least-sixteen-bytes"); err != nil || p.Name != "ci" {
 		t.Errorf("%+v, %v", p, err)
 	}

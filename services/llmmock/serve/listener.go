@@ -57,6 +57,9 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // giveBack hands a connection to net/http again, with what was read of it already. It is closed when nobody accepts any longer.
 func (l *listener) giveBack(conn net.Conn, read []byte) {
+	if before, ok := conn.(*resumed); ok {
+		read, conn = append(read, before.read...), before.Conn
+	}
 	if len(read) > 0 {
 		conn = &resumed{conn, read}
 	}

@@ -196,6 +196,30 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// More requests at once than fit into one buffer, each of whose answers takes the connection and gives it back.
+func TestPipelined(t *testing.T) {
+	url, _ := start(t, nil, nil)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const n = 90
+	if _, err := conn.Write([]byte(strings.Repeat("POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nstream", n))); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	for i := range n {
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i+1, err)
+		}
+		if body, err := io.ReadAll(r.Body); string(body) != whole || err != nil {
+			t.Fatalf("answer %d: %q, %v", i+1, body, err)
+		}
+	}
+}
+
 // A stop does not wait for a client that keeps a connection for its next request.
 func TestStopWithIdleConnections(t *testing.T) {
 	var conn net.Conn
