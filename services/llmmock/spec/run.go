@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -609,7 +610,7 @@ func (e *exchange) list(x *llmmock.Exchange) *answer {
 		}
 	}
 	c.Keep = e.filter(it)
-	if ids := append(e.query["ids"], e.query["ids[]"]...); len(ids) > 0 {
+	if ids := slices.Concat(e.query["ids"], e.query["ids[]"]); len(ids) > 0 {
 		wanted := map[string]bool{}
 		for _, id := range ids {
 			wanted[id] = true

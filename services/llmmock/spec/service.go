@@ -152,7 +152,8 @@ again:
 					rest = append(rest, g)
 				}
 			}
-			l = append(rest, both)
+			rest = append(rest, both)
+			l = rest
 			goto again
 		}
 	}
