@@ -9,6 +9,8 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -392,6 +394,72 @@ func TestClientLeaves(t *testing.T) {
 	cancel()
 	if e := <-d.done; e.End != llmmock.Left || e.Tokens != 1 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A client that keeps its connection and does not read is noted, and found when it goes.
+func TestUnread(t *testing.T) {
+	unread := make(chan llmmock.Event, 100)
+	url, d := start(t, func(_ *llmmock.Request, x *llmmock.Exchange) {
+		x.Answer.Tokens = slices.Repeat([]string{strings.Repeat("x", 64<<10)}, 200) // more than the buffers of both sides
+	}, func(c *Config) {
+		observe := c.Observe
+		c.Observe = func(e llmmock.Event) {
+			if e.Kind == llmmock.Unread {
+				unread <- e
+			}
+			observe(e)
+		}
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nstream")); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-unread; e.Waited < unreadAfter || e.Exchange == nil {
+		t.Errorf("%+v", e)
+	}
+	conn.Close()
+	if e := <-d.done; e.End != llmmock.Left || e.Tokens == 0 || e.Tokens == 200 {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestLimit(t *testing.T) {
+	url, _ := start(t, nil, func(c *Config) { c.MaxConnections = 1 })
+	first, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := []byte("POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+	answered := func(conn net.Conn) {
+		t.Helper()
+		if _, err := conn.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || r.StatusCode != 200 {
+			t.Fatalf("%v, %v", r, err)
+		}
+	}
+	answered(first)
+	second, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if _, err := second.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	_ = second.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := second.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the second connection was served beside the first: %v", err)
+	}
+	first.Close()
+	_ = second.SetReadDeadline(time.Time{})
+	if r, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || r.StatusCode != 200 {
+		t.Errorf("after the first was closed: %v, %v", r, err)
 	}
 }
 

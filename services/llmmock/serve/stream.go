@@ -319,10 +319,11 @@ func (c *chunked) flush() error {
 	return c.slowly(c.out[n:], err)
 }
 
-// slowly goes on with a write that ran into the deadline.
+// slowly goes on with a write that ran into its deadline, and notes for how long the client has not read.
 func (c *chunked) slowly(rest []byte, err error) error {
-	began := time.Now()
-	for ; errors.Is(err, os.ErrDeadlineExceeded) && c.stop.Err() == nil && time.Since(began) < patience && len(rest) > 0; c.unread(time.Since(began)) {
+	began := time.Now().Add(-unreadAfter)
+	for errors.Is(err, os.ErrDeadlineExceeded) && c.stop.Err() == nil && time.Since(began) < patience {
+		c.unread(time.Since(began))
 		c.until = time.Now().Add(unreadAfter)
 		if err := c.conn.SetWriteDeadline(c.until); err != nil {
 			return err
