@@ -88,7 +88,7 @@ func ReasonOf(status int) Reason {
 		return Conflict
 	case 413:
 		return TooLarge
-	case 422:
+	case 422, 424: // the latter is Bedrock's
 		return Unprocessable
 	case 429:
 		return RateLimited

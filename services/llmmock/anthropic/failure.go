@@ -1,6 +1,7 @@
 package anthropic
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -39,26 +40,12 @@ var kinds = map[llmmock.Reason]kind{
 // statusOverloaded is the vendor's own; others say 503.
 const statusOverloaded = 529
 
-// reasons by status, for a failure that has no other.
-var reasons = map[int]llmmock.Reason{
-	400: llmmock.BadRequest, 401: llmmock.Unauthenticated, 402: llmmock.NoCredit, 403: llmmock.Forbidden, 404: llmmock.NotFound,
-	405: llmmock.MethodUnknown, 409: llmmock.Conflict, 413: llmmock.TooLarge, 422: llmmock.Unprocessable, 429: llmmock.RateLimited,
-	503: llmmock.Unavailable, 504: llmmock.TimedOut, statusOverloaded: llmmock.Overloaded,
-}
-
 // kindOf a failure in the vendor's terms.
 func kindOf(f *llmmock.Failure) kind {
-	reason := f.Reason
-	if reason == "" {
-		reason = reasons[f.Status]
-	}
+	reason := cmp.Or(f.Reason, llmmock.ReasonOf(f.Status))
 	k, ok := kinds[reason]
-	switch {
-	case ok:
-	case f.Status >= 400 && f.Status < 500:
-		k = kinds[llmmock.BadRequest]
-	default:
-		k = kinds[llmmock.Broken]
+	if !ok {
+		k = kinds[llmmock.ReasonOf(f.Status)]
 	}
 	if f.Status != 0 && !(reason == llmmock.Overloaded && f.Status == http.StatusServiceUnavailable) {
 		k.status = f.Status

@@ -1,6 +1,7 @@
 package bedrock
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,24 +35,10 @@ var kinds = map[llmmock.Reason]kind{
 	llmmock.Overloaded:      {503, "ServiceUnavailableException", "Bedrock is unable to process your request."},
 }
 
-// reasons by status, for a failure that has no other.
-var reasons = map[int]llmmock.Reason{
-	401: llmmock.Unauthenticated, 402: llmmock.NoCredit, 403: llmmock.Forbidden, 404: llmmock.NotFound, 405: llmmock.MethodUnknown, 408: llmmock.TimedOut, 409: llmmock.Conflict,
-	413: llmmock.TooLarge, 424: llmmock.Unprocessable, 429: llmmock.RateLimited, 503: llmmock.Unavailable, 504: llmmock.TimedOut, 529: llmmock.Overloaded,
-}
-
 func kindOf(f *llmmock.Failure) kind {
-	reason := f.Reason
-	if reason == "" {
-		reason = reasons[f.Status]
-	}
-	k, ok := kinds[reason]
-	switch {
-	case ok:
-	case f.Status >= 400 && f.Status < 500:
-		k = kinds[llmmock.BadRequest]
-	default:
-		k = kinds[llmmock.Broken]
+	k, ok := kinds[cmp.Or(f.Reason, llmmock.ReasonOf(f.Status))]
+	if !ok {
+		k = kinds[llmmock.ReasonOf(f.Status)]
 	}
 	if f.Status != 0 && f.Status != 529 { // which is another vendor's
 		k.status = f.Status

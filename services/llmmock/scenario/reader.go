@@ -176,7 +176,7 @@ func (r *reader) unknown(path string, m entry, names []string) {
 
 func (r *reader) text(path string, n *yaml.Node) (string, bool) {
 	n = r.follow(n)
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" && n.ShortTag() != "!!timestamp" {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" && n.ShortTag() != "!!timestamp" && n.ShortTag() != "!!merge" {
 		hint := ""
 		if n.Kind == yaml.ScalarNode && !isNull(n) {
 			hint = "; quote it"

@@ -524,6 +524,16 @@ func scenarios(t *rapid.T) llmmock.Scenario {
 	return s
 }
 
+// YAML has a meaning for << as a key alone.
+func TestTextThatYAMLTakesForMore(t *testing.T) {
+	for _, text := range []string{"<<", "2026-01-01"} {
+		read, err := Read("x.yaml", []byte("name: a\ndescription: "+text+"\n"))
+		if err != nil || read[0].Description != text {
+			t.Errorf("%s: %+v, %v", text, read, err)
+		}
+	}
+}
+
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := scenarios(t)
