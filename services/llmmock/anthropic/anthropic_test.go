@@ -16,24 +16,13 @@ import (
 	"edgehold.internal/services/llmmock/provider/providertest"
 )
 
-// decode runs a route's decoder, and spoils the body after it.
+var decoding = providertest.Decoder(New(Config{}))
+
 func decode(t testing.TB, path, body string) (*llmmock.Request, provider.Format, *llmmock.Failure) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, path, nil)
 	r.Header.Set("anthropic-version", Version)
-	for _, route := range New(Config{}).Routes {
-		if "POST "+r.URL.Path == route.Pattern {
-			raw := []byte(body)
-			q := providertest.Request(llmmock.Anthropic, r, raw)
-			f, failure := route.Decode(q, r, raw)
-			for i := range raw {
-				raw[i] = '?'
-			}
-			return q, f, failure
-		}
-	}
-	t.Fatalf("no route for %s", path)
-	return nil, nil, nil
+	return decoding(t, r, body)
 }
 
 const small = `{"model":"claude-haiku-4-5","max_tokens":1024,"messages":[{"role":"user","content":"What is the weather in Berlin today?"}]}`

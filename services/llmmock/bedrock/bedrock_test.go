@@ -11,7 +11,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,40 +21,11 @@ import (
 	"edgehold.internal/services/llmmock/provider/providertest"
 )
 
-// decoded is what a decoder made of a body. It is the writer of the response, because that is how a mux hands things on.
-type decoded struct {
-	http.ResponseWriter
-	body    string
-	q       *llmmock.Request
-	f       provider.Format
-	failure *llmmock.Failure
-}
+var decoding = providertest.Decoder(New(Config{}))
 
-var routes = sync.OnceValue(func() *http.ServeMux {
-	mux := http.NewServeMux()
-	for _, route := range New(Config{}).Routes {
-		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
-			d := w.(*decoded)
-			raw := []byte(d.body)
-			d.q = providertest.Request(llmmock.Bedrock, r, raw)
-			d.f, d.failure = route.Decode(d.q, r, raw)
-			for i := range raw {
-				raw[i] = '?'
-			}
-		})
-	}
-	return mux
-})
-
-// decode runs the decoder of the route that a server would choose, and spoils the body after it.
-func decode(t testing.TB, model, method, body string) (q *llmmock.Request, f provider.Format, failure *llmmock.Failure) {
+func decode(t testing.TB, model, method, body string) (*llmmock.Request, provider.Format, *llmmock.Failure) {
 	t.Helper()
-	d := decoded{ResponseWriter: httptest.NewRecorder(), body: body}
-	routes().ServeHTTP(&d, httptest.NewRequest(http.MethodPost, "/model/"+url.PathEscape(model)+"/"+method, nil))
-	if d.q == nil {
-		t.Fatalf("no route for %s of %s", method, model)
-	}
-	return d.q, d.f, d.failure
+	return decoding(t, httptest.NewRequest(http.MethodPost, "/model/"+url.PathEscape(model)+"/"+method, nil), body)
 }
 
 const (

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,40 +17,11 @@ import (
 	"edgehold.internal/services/llmmock/provider/providertest"
 )
 
-// decoded is what a decoder made of a body. It is the writer of the response, because that is how a mux hands things on.
-type decoded struct {
-	http.ResponseWriter
-	body    string
-	q       *llmmock.Request
-	f       provider.Format
-	failure *llmmock.Failure
-}
+var decoding = providertest.Decoder(New(Config{}))
 
-var routes = sync.OnceValue(func() *http.ServeMux {
-	mux := http.NewServeMux()
-	for _, route := range New(Config{}).Routes {
-		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
-			d := w.(*decoded)
-			raw := []byte(d.body)
-			d.q = providertest.Request(llmmock.Gemini, r, raw)
-			d.f, d.failure = route.Decode(d.q, r, raw)
-			for i := range raw {
-				raw[i] = '?'
-			}
-		})
-	}
-	return mux
-})
-
-// decode runs the decoder of the route that a server would choose, and spoils the body after it.
-func decode(t testing.TB, method, target, body string) (q *llmmock.Request, f provider.Format, failure *llmmock.Failure) {
+func decode(t testing.TB, method, target, body string) (*llmmock.Request, provider.Format, *llmmock.Failure) {
 	t.Helper()
-	d := decoded{ResponseWriter: httptest.NewRecorder(), body: body}
-	routes().ServeHTTP(&d, httptest.NewRequest(method, target, nil))
-	if d.q == nil {
-		t.Fatalf("no route for %s", target)
-	}
-	return d.q, d.f, d.failure
+	return decoding(t, httptest.NewRequest(method, target, nil), body)
 }
 
 const (

@@ -40,6 +40,43 @@ func Request(v llmmock.Vendor, r *http.Request, body []byte) *llmmock.Request {
 		At: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC), Choices: 1}
 }
 
+// Decode is what a decoder makes of a body.
+type Decode func(t testing.TB, r *http.Request, body string) (*llmmock.Request, provider.Format, *llmmock.Failure)
+
+// Decoder runs the decoder of the route that a server would choose, and spoils the body after it.
+func Decoder(api provider.API) Decode {
+	mux := http.NewServeMux()
+	for _, route := range api.Routes {
+		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
+			d := w.(*decoded)
+			raw := []byte(d.body)
+			d.q = Request(api.Vendor, r, raw)
+			d.f, d.failure = route.Decode(d.q, r, raw)
+			for i := range raw {
+				raw[i] = '?'
+			}
+		})
+	}
+	return func(t testing.TB, r *http.Request, body string) (*llmmock.Request, provider.Format, *llmmock.Failure) {
+		t.Helper()
+		d := decoded{ResponseWriter: httptest.NewRecorder(), body: body}
+		mux.ServeHTTP(&d, r)
+		if d.q == nil {
+			t.Fatalf("no route for %s %s", r.Method, r.URL)
+		}
+		return d.q, d.f, d.failure
+	}
+}
+
+// decoded is what came of it. It is the writer of the response, because that is how a mux hands things on.
+type decoded struct {
+	http.ResponseWriter
+	body    string
+	q       *llmmock.Request
+	f       provider.Format
+	failure *llmmock.Failure
+}
+
 // Server answers as the API does what decide says; a fault FailMidStream ends a stream after as many chunks as its AtToken says.
 // It stops with the test.
 func Server(t testing.TB, api provider.API, decide func(q *llmmock.Request) *llmmock.Exchange) *httptest.Server {
