@@ -37,9 +37,6 @@ var kinds = map[llmmock.Reason]kind{
 	llmmock.Overloaded:     {529, "overloaded_error", "Overloaded"},
 }
 
-// statusOverloaded is the vendor's own; others say 503.
-const statusOverloaded = 529
-
 // kindOf a failure in the vendor's terms.
 func kindOf(f *llmmock.Failure) kind {
 	reason := cmp.Or(f.Reason, llmmock.ReasonOf(f.Status))
