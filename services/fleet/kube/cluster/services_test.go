@@ -73,20 +73,23 @@ func testSwitchBeforeRecord(t *testing.T, r *real) {
 		_, err := centre.CutOver(t.Context(), "edge", everywhere, fleet.Change{ID: "op-1", To: fleet.Blue, Reason: "x"}, func(x fleet.CutoverResult) { reported <- x })
 		done <- err
 	}()
-	site := c.Cluster(fleet.Pop{Name: "s1", Context: "cluster-1", Namespace: "pop-s1"})
-	declared, err := site.Await(t.Context(), fleet.Fleet{Name: "edge"}, func(f *fleet.Fleet) bool { return f.Change != nil && f.Change.ID == "op-1" })
-	if err != nil {
-		t.Fatal(err)
+	site := func(pop string) fleet.Cluster {
+		return c.Cluster(fleet.Pop{Name: pop, Context: "cluster-1", Namespace: "pop-" + pop})
 	}
-	set := func(pop string, colour fleet.Colour, fence int64) {
+	// Every PoP is declared by itself; the generation before it is no fence.
+	set := func(pop string) {
 		t.Helper()
+		declared, err := site(pop).Await(t.Context(), fleet.Fleet{Name: "edge"}, func(f *fleet.Fleet) bool { return f.Change != nil && f.Change.ID == "op-1" })
+		if err != nil {
+			t.Fatal(err)
+		}
 		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "pop-" + pop, Name: "edge"}}
-		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"%d"}},"spec":{"selector":{%q:%q}}}`, v1alpha1.FenceAnnotation, fence, v1alpha1.ColourLabel, colour)
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"%d"}},"spec":{"selector":{%q:%q}}}`, v1alpha1.FenceAnnotation, declared.Generation, v1alpha1.ColourLabel, fleet.Blue)
 		if err := r.admin.Patch(t.Context(), s, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	set("s1", fleet.Blue, declared.Generation)
+	set("s1")
 	first := <-reported
 	if first.Pop != "s1" || first.Err != nil || first.Already || first.Cutover == nil || first.Cutover.ID != "op-1" || first.Cutover.SwitchedAt.IsZero() {
 		t.Errorf("%+v, %+v", first, first.Cutover)
@@ -94,11 +97,10 @@ func testSwitchBeforeRecord(t *testing.T, r *real) {
 	if status := r.fleet(t, "s1").Status; status.LastCutover != nil {
 		t.Errorf("somebody recorded it: %+v", status)
 	}
-	_, err = site.Await(t.Context(), fleet.Fleet{Name: "edge"}, func(f *fleet.Fleet) bool { return f.Active == fleet.Blue })
-	if err != nil {
+	if _, err := site("s1").Await(t.Context(), fleet.Fleet{Name: "edge"}, func(f *fleet.Fleet) bool { return f.Active == fleet.Blue }); err != nil {
 		t.Error(err)
 	}
-	set("s0", fleet.Blue, r.fleet(t, "s0").Generation)
+	set("s0")
 	if second := <-reported; second.Pop != "s0" || second.Err != nil {
 		t.Errorf("%+v", second)
 	}
