@@ -56,17 +56,21 @@ type reconciler struct {
 
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*entry
-	// switchedAt is the instant of the last switch of any fleet, rush how many there were in a row.
+	// switchedAt is the instant of the last switch of any fleet, rush how many there were in a row, pause the longest between two of them.
 	switchedAt time.Duration
 	rush       int
+	pause      time.Duration
 }
 
 // In a global rollback the selectors of all PoPs are set first and then it is recorded, because a record costs the API server
 // more than a switch: it waits until no PoP of the cluster was switched for recordQuiet and recordGap for each that was, because
-// a large rush has longer gaps in it; at most recordLatest. The first PoP, or the only one, is recorded at once.
+// a large rush has longer gaps in it, and for twice the longest gap so far, because a slow machine has, but for that no longer
+// than recordSlow, because PoPs that are switched one after the other have gaps too. At most it waits for recordLatest. The first
+// PoP, or the only one, is recorded at once.
 const (
 	recordQuiet  = 20 * time.Millisecond
 	recordGap    = 8 * time.Millisecond
+	recordSlow   = 250 * time.Millisecond
 	recordLatest = 5 * time.Second
 )
 
@@ -75,7 +79,9 @@ func (r *reconciler) turned(now time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.switchedAt == 0 || now-r.switchedAt > recordLatest {
-		r.rush = 0
+		r.rush, r.pause = 0, 0
+	} else {
+		r.pause = max(r.pause, now-r.switchedAt)
 	}
 	r.switchedAt = now
 	r.rush++
@@ -89,7 +95,8 @@ func (r *reconciler) turned(now time.Duration) time.Duration {
 func (r *reconciler) crowded(by, now time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return min(by-now, r.switchedAt+recordQuiet+time.Duration(r.rush)*recordGap-now)
+	quiet := max(recordQuiet+time.Duration(r.rush)*recordGap, min(2*r.pause, recordSlow))
+	return min(by-now, r.switchedAt+quiet-now)
 }
 
 // entry is what is remembered of one fleet. Reconciliations of one fleet never overlap.
