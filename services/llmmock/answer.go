@@ -1,6 +1,12 @@
 package llmmock
 
-import "time"
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
 
 // Finish is why an answer ended.
 type Finish string
@@ -29,6 +35,8 @@ type Answer struct {
 	Usage          Usage
 	// Embeddings for Embed, one for each input.
 	Embeddings [][]float32
+	// Recorded is sent as it is, in the place of what a Format writes; nil for none.
+	Recorded *Recording
 }
 
 // Usage in tokens. Input includes Cached and CacheWrite; Output includes Reasoning.
@@ -73,6 +81,8 @@ type Exchange struct {
 
 // Schedule says when the pieces of an answer are due, counted from the request's arrival.
 type Schedule struct {
+	// Header is when the header of a recorded answer is due. All others send it with their first piece.
+	Header time.Duration
 	// First is when the first token is due, or the whole of an answer that is not streamed less its tokens.
 	First time.Duration
 	// Gaps between a token and the one before it; the last one goes on for all that follow.
@@ -86,6 +96,23 @@ func (s *Schedule) Whole(n int) time.Duration {
 		d += s.Gap(i)
 	}
 	return d
+}
+
+// Describe says when the first and the last of n tokens are due, and has a hash of when each of them is: equal schedules, and only these, are
+// described alike.
+func (s *Schedule) Describe(n int) string {
+	var d xxhash.Digest
+	d.Reset()
+	at := s.First
+	for i := range n {
+		if i > 0 {
+			at += s.Gap(i)
+		}
+		var b [8]byte
+		binary.BigEndian.PutUint64(b[:], uint64(at))
+		_, _ = d.Write(b[:])
+	}
+	return fmt.Sprintf("first=%s; last=%s; tokens=%d; hash=%016x", s.First, at, n, d.Sum64())
 }
 
 // Gap between token i, from 1, and the one before it.
@@ -110,7 +137,21 @@ type Failure struct {
 	Code string
 	// RetryAfter for the header; 0 for none.
 	RetryAfter time.Duration
+	// Spent is the limit that was reached, for the vendor's sentence about it; nil for none.
+	Spent *Spent
 }
+
+// Spent is a limit that a request did not fit into.
+type Spent struct {
+	// Tokens, or else requests.
+	Tokens bool
+	// PerMinute is the limit, Remaining what there was of it, Requested what was asked for. Size is the most there can be at once: a
+	// request beyond that never fits.
+	PerMinute, Size, Remaining, Requested int
+}
+
+// Never says that the request will not fit later either.
+func (s *Spent) Never() bool { return s.Requested > s.Size }
 
 // Reason is a kind of failure.
 type Reason string

@@ -1,7 +1,6 @@
 package llmmock
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
@@ -156,14 +155,13 @@ func (a *account) admit(now time.Time, tokens int) (Limits, *Failure) {
 	}
 	l := a.limits()
 	f := &Failure{Status: 429, Reason: RateLimited, RetryAfter: max(r, t)}
-	switch {
-	case t < 0:
+	if t < 0 {
 		f.RetryAfter = 0
-		f.Message = fmt.Sprintf("Request too large: it may come to %d tokens and the limit is %d at once. It will never fit; send less, or lower the maximum of tokens.", tokens, l.Tokens.Limit)
-	case t > 0:
-		f.Message = fmt.Sprintf("Rate limit reached for tokens per minute: limit %d, remaining %d, requested %d. Please try again in %s.", a.tokens.perMinute, l.Tokens.Remaining, tokens, f.RetryAfter.Round(time.Millisecond))
-	default:
-		f.Message = fmt.Sprintf("Rate limit reached for requests per minute: limit %d. Please try again in %s.", a.requests.perMinute, f.RetryAfter.Round(time.Millisecond))
+	}
+	if t != 0 {
+		f.Spent = &Spent{Tokens: true, PerMinute: int(a.tokens.perMinute), Size: l.Tokens.Limit, Remaining: l.Tokens.Remaining, Requested: tokens}
+	} else {
+		f.Spent = &Spent{PerMinute: int(a.requests.perMinute), Size: l.Requests.Limit, Remaining: l.Requests.Remaining, Requested: 1}
 	}
 	return l, f
 }

@@ -31,7 +31,7 @@ const (
 	WrongLength      FaultKind = "wrong_content_length" // longer than the body
 	SlowBody         FaultKind = "slow_body"            // a byte every Wait
 	Stall            FaultKind = "stall"                // silence for Wait after AtToken, then it goes on
-	Cut              FaultKind = "cut"                  // the connection is closed cleanly between two events, without the end of the stream
+	Cut              FaultKind = "cut"                  // the answer ends between two events, in the order that HTTP has and without the end that a stream has
 	CutMidEvent      FaultKind = "cut_mid_event"        // in the middle of an event
 	ResetMidStream   FaultKind = "reset_mid_stream"     // a TCP reset between two events
 	Malformed        FaultKind = "malformed"            // the event's JSON is broken

@@ -108,8 +108,8 @@ func NewMock(scenarios []Scenario, answerer Answerer, o Options) (*Mock, error) 
 // its counters, its buckets and its clock; the others begin. Invalid with the field, such as scenarios[1].faults[0].when, when one of
 // them cannot be; then nothing is changed.
 func (m *Mock) Replace(scenarios []Scenario) error {
-	if len(scenarios) > MaxScenarios {
-		return problem.Invalidf("scenarios", "%d are too many; at most %d are allowed", len(scenarios), MaxScenarios)
+	if err := tooMany(len(scenarios)); err != nil {
+		return err
 	}
 	for i := range scenarios {
 		if err := scenarios[i].Validate(); err != nil {
@@ -302,6 +302,10 @@ func (m *Mock) Decide(q *Request) *Exchange {
 		}
 	}
 	m.answer(x)
+	if x.Answer != nil && x.Answer.Recorded != nil {
+		x.play(factor)
+		return x
+	}
 	if x.Failure == nil {
 		prompt := 0
 		if x.Answer != nil {
@@ -309,27 +313,50 @@ func (m *Mock) Decide(q *Request) *Exchange {
 		}
 		x.Schedule = r.latency.schedule(*moment, prompt, x.pieces(), factor)
 	}
+	if before := q.Resumes; before != nil {
+		x.Schedule = before.Schedule
+		x.Schedule.First += before.At.Sub(q.At)
+	}
 	return x
 }
 
 func (m *Mock) answer(x *Exchange) {
 	q, r := x.Request, x.running
+	for i := range r.answers {
+		rule := &r.scenario.Answers[i]
+		if !r.answers[i].match(q) {
+			continue
+		}
+		if rule.Play == "" {
+			x.Failure = nil
+			m.say(x, rule)
+			return
+		}
+		// What was not recorded is for the rules after it; without any the first one says what is missing.
+		answer, failure := m.answerer.Answer(r.scenario, rule, q, x.Moment)
+		if failure == nil || failure.Code != NotRecorded {
+			x.Answer, x.Failure = answer, failure
+			return
+		}
+		x.Failure = cmp.Or(x.Failure, failure)
+	}
+	if x.Failure == nil {
+		m.say(x, nil)
+	}
+}
+
+// say asks for the answers of a rule that is not played, or of none.
+func (m *Mock) say(x *Exchange, rule *AnswerRule) {
+	q, s := x.Request, x.running.scenario
 	if q.Operation == Other {
 		return
 	}
-	var rule *AnswerRule
-	for i := range r.answers {
-		if r.answers[i].match(q) {
-			rule = &r.scenario.Answers[i]
-			break
-		}
-	}
-	if x.Answer, x.Failure = m.answerer.Answer(r.scenario, rule, q, x.Moment); x.Failure != nil {
+	if x.Answer, x.Failure = m.answerer.Answer(s, rule, q, x.Moment); x.Failure != nil {
 		x.Answer = nil
 		return
 	}
 	for i := 1; i < min(q.Choices, MaxChoices); i++ {
-		more, failure := m.answerer.Answer(r.scenario, rule, q, x.Moment.Choice(i))
+		more, failure := m.answerer.Answer(s, rule, q, x.Moment.Choice(i))
 		if failure != nil {
 			x.Answer, x.More, x.Failure = nil, nil, failure
 			return
@@ -429,6 +456,9 @@ func mixText(s string) uint64 {
 
 // Pieces is how many tokens an answer is streamed in. Tool calls come in tokens too, which only their number in Usage tells.
 func (a *Answer) Pieces() int {
+	if a.Recorded != nil {
+		return len(a.Recorded.Pieces)
+	}
 	n := len(a.ThinkingTokens) + len(a.Tokens)
 	if len(a.Calls) > 0 {
 		n = max(n, a.Usage.Output)

@@ -175,6 +175,23 @@ func (m *Meter) Add(v Vendor, name string, u Usage) {
 	sum.usage.Reasoning += u.Reasoning
 }
 
+// Observe counts what an exchange used that has ended. Of an answer that was not sent to its end, the tokens that were.
+func (m *Meter) Observe(e Event) {
+	x := e.Exchange
+	if e.Kind != Ended {
+		return
+	}
+	u := x.Usage()
+	if u.Total() == 0 {
+		return
+	}
+	if e.End != Complete {
+		u.Output = min(u.Output, e.Tokens)
+		u.Reasoning = min(u.Reasoning, u.Output)
+	}
+	m.Add(x.Vendor, x.Model, u)
+}
+
 // Uses are all models' so far, by vendor and name, at the table's prices.
 func (m *Meter) Uses(prices Prices) []Use {
 	m.mu.Lock()

@@ -77,6 +77,15 @@ const (
 	ToolsNamed    ToolChoice = "named"
 )
 
+// Cache is the beginning of a prompt that is to be kept. The zero value is none.
+type Cache struct {
+	// Tools are kept, and so many Turns after them.
+	Tools bool
+	Turns int
+	// Least is how many tokens it must have; with fewer nothing is kept.
+	Least int
+}
+
 // Request is what a client asked.
 type Request struct {
 	Vendor    Vendor
@@ -109,6 +118,8 @@ type Request struct {
 	Stop []string
 	// Choices wanted, at least 1.
 	Choices int
+	// Cache is what of the prompt the client wants the vendor to keep for its next requests.
+	Cache Cache
 	// Stream: the answer in pieces as they come into being.
 	Stream bool
 	// Thinking is how many tokens the model may think aloud; 0 for none.
@@ -123,15 +134,25 @@ type Request struct {
 
 	// Background: the answer is due at once and says that it is being made; what the Schedule takes goes on after it.
 	Background bool
+	// Resumes is an answer that this one goes on with: its pieces are due when they are there. Nil for none.
+	Resumes *Exchange
 	// Missing is what the vendor answers because an object that the request refers to was never made. It is answered where
 	// Strict.Objects holds; elsewhere the object is made up. Nil for none.
 	Missing *Failure
+	// Forged is what the vendor answers because the request's signature does not fit. It is answered where Strict.Signatures holds.
+	// Nil for none.
+	Forged *Failure
 
 	// Hash of the request as it came, and when that was.
 	Hash Hash
 	At   time.Time
 	// Size of the body in bytes.
 	Size int
+
+	// Query, ContentType and Body as they came: what a recorded answer is found by. They are there while the request is decided, and
+	// not after it.
+	Query, ContentType string
+	Body               []byte
 }
 
 // Last is the text of the last turn of a user, and empty without one.

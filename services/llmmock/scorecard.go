@@ -178,13 +178,7 @@ func (d *Drill) ended(e *Event, id uint64, inside bool) {
 	x := e.Exchange
 	q := x.Request
 	served := e.served()
-	if u := x.Usage(); u.Total() > 0 {
-		if e.End != Complete {
-			u.Output = min(u.Output, e.Tokens)
-			u.Reasoning = min(u.Reasoning, u.Output)
-		}
-		d.meter.Add(q.Vendor, q.Model, u)
-	}
+	d.meter.Observe(*e)
 	a := d.asks[id]
 	if a != nil {
 		a.underWay = max(a.underWay-1, 0)

@@ -75,6 +75,7 @@ type Judge struct {
 
 	tracks *recent[*track]
 	keys   *recent[Hash] // that idempotency keys were used for
+	latest latestFindings
 }
 
 type clientRun struct{ client, run string }
@@ -97,6 +98,7 @@ type client struct {
 	peakAt                       time.Time
 	worst                        float64
 	stormUntil                   time.Time
+	latest                       *latestFindings
 }
 
 // bin is a second's requests.
@@ -163,7 +165,7 @@ func (j *Judge) client(q *Request, at time.Time) *client {
 			}
 			key = clientRun{strings.Clone(key.client), strings.Clone(key.run)}
 			j.made++
-			c = &client{clientRun: key, id: mix(j.made), first: at, findings: make(map[FindingName]*Finding)}
+			c = &client{clientRun: key, id: mix(j.made), first: at, findings: make(map[FindingName]*Finding), latest: &j.latest}
 			j.clients[key] = c
 		}
 	}
@@ -424,8 +426,51 @@ func (c *client) find(name FindingName, e *Event, format string, args ...any) {
 	}
 	f.Count++
 	if len(f.Evidence) < MaxEvidence {
-		f.Evidence = append(f.Evidence, Evidence{At: e.At, Request: e.Exchange.Request.Hash, Exchange: e.Exchange.ID, Text: fmt.Sprintf(format, args...)})
+		evidence := Evidence{At: e.At, Request: e.Exchange.Request.Hash, Exchange: e.Exchange.ID, Text: fmt.Sprintf(format, args...)}
+		f.Evidence = append(f.Evidence, evidence)
+		c.latest.add(LatestFinding{c.client, c.run, name, evidence})
 	}
+}
+
+// MaxLatest findings are told of all clients.
+const MaxLatest = 20
+
+// LatestFinding is one of the first MaxEvidence times that a finding of a client was seen.
+type LatestFinding struct {
+	Client, Run string
+	Finding     FindingName
+	Evidence    Evidence
+}
+
+// latestFindings are the last MaxLatest, oldest first.
+type latestFindings struct {
+	mu   sync.Mutex
+	list []LatestFinding
+}
+
+func (l *latestFindings) add(f LatestFinding) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.list) >= MaxLatest {
+		l.list = slices.Delete(l.list, 0, 1)
+	}
+	l.list = append(l.list, f)
+}
+
+// Latest are the findings of all clients that were made last, newest first, MaxLatest at most.
+func (j *Judge) Latest() []LatestFinding {
+	j.latest.mu.Lock()
+	defer j.latest.mu.Unlock()
+	list := slices.Clone(j.latest.list)
+	slices.Reverse(list)
+	return list
+}
+
+// Clients is how many are told apart, by client and run.
+func (j *Judge) Clients() int {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return len(j.clients)
 }
 
 // Finding is something that a client did wrong.
@@ -508,6 +553,13 @@ func (r *Report) Good() bool {
 	return !slices.ContainsFunc(r.Clients, func(c ClientReport) bool { return !c.Good() })
 }
 
+// Only is the report on the clients whose name fits a pattern with * for any characters.
+func (r Report) Only(client string) Report {
+	p := newPattern(client)
+	r.Clients = slices.DeleteFunc(slices.Clone(r.Clients), func(c ClientReport) bool { return !p.match(c.Client) })
+	return r
+}
+
 // Report is the verdict so far on a run's clients, or on all when run is empty, sorted by client and run.
 func (j *Judge) Report(run string) Report {
 	j.mu.RLock()
@@ -558,4 +610,7 @@ func (j *Judge) Forget(run string) {
 			delete(j.clients, key)
 		}
 	}
+	j.latest.mu.Lock()
+	defer j.latest.mu.Unlock()
+	j.latest.list = slices.DeleteFunc(j.latest.list, func(f LatestFinding) bool { return run == "" || f.Run == run })
 }

@@ -445,3 +445,30 @@ func BenchmarkJudge(b *testing.B) {
 		j.Observe(Event{Kind: Ended, At: at, Exchange: x, Status: 200, End: Complete, Tokens: 1})
 	}
 }
+
+func TestLatestFindings(t *testing.T) {
+	c := newCourt()
+	for i := range MaxLatest + 3 {
+		q := func() *Request { r := asked(fmt.Sprint(i)); r.Run = fmt.Sprint("run", i%2); return r }
+		c.answer(c.arrive(q(), 0), 400, 0)
+		c.answer(c.arrive(q(), 0), 400, 0)
+		c.clock.pass(sec)
+	}
+	// Of each run's client the first MaxEvidence are kept, and told of.
+	latest := c.judge.Latest()
+	if len(latest) != MaxLatest || latest[0].Evidence.At.Before(latest[1].Evidence.At) || latest[0].Finding != RetriedHopeless || latest[0].Client != "c" {
+		t.Errorf("%d findings, first %+v", len(latest), latest[0])
+	}
+	if n := c.judge.Clients(); n != 2 {
+		t.Errorf("%d clients", n)
+	}
+	c.judge.Forget("run0")
+	for _, f := range c.judge.Latest() {
+		if f.Run != "run1" {
+			t.Errorf("a finding of a run that was forgotten: %+v", f)
+		}
+	}
+	if r := c.judge.Report(""); len(r.Only("c*").Clients) != 1 || len(r.Only("d").Clients) != 0 || len(r.Clients) != 1 {
+		t.Errorf("%d clients fit c*", len(r.Only("c*").Clients))
+	}
+}

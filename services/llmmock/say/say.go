@@ -59,10 +59,19 @@ func (s *Speaker) fixed(e *tokens.Encoding, text string) *speech {
 
 // Answer implements llmmock.Answerer.
 func (s *Speaker) Answer(sc *llmmock.Scenario, rule *llmmock.AnswerRule, q *llmmock.Request, m llmmock.Moment) (*llmmock.Answer, *llmmock.Failure) {
+	if rule != nil && rule.Play != "" {
+		if s.recordings == nil {
+			return nil, broken("the scenario %s plays the recording %q, and there are no recordings", sc.Name, rule.Play)
+		}
+		return s.recordings(rule.Play, q, m)
+	}
 	a := &llmmock.Answer{Finish: llmmock.Stopped}
 	a.Usage.Input = tokens.Prompt(q)
-	if rule != nil {
-		a.Usage.Cached = min(max(rule.Cached, 0), a.Usage.Input)
+	switch {
+	case rule != nil && rule.Cached > 0:
+		a.Usage.Cached = min(rule.Cached, a.Usage.Input)
+	case q.Cache != llmmock.Cache{}:
+		a.Usage.Cached, a.Usage.CacheWrite = kept(q, m)
 	}
 	switch q.Operation {
 	case llmmock.Count:
@@ -70,12 +79,6 @@ func (s *Speaker) Answer(sc *llmmock.Scenario, rule *llmmock.AnswerRule, q *llmm
 	case llmmock.Embed:
 		a.Embeddings = embed(q)
 		return a, nil
-	}
-	if rule != nil && rule.Play != "" {
-		if s.recordings == nil {
-			return nil, broken("the scenario %s plays the recording %q, and there are no recordings", sc.Name, rule.Play)
-		}
-		return s.recordings(rule.Play, q, m)
 	}
 	v := voice{Speaker: s, sc: sc, rule: rule, q: q, m: m, e: tokens.For(q.Model), a: a}
 	if f := v.speak(); f != nil {

@@ -71,6 +71,11 @@ func Prompt(q *llmmock.Request) int {
 	return n + e.Count(string(q.Schema))
 }
 
+// Beginning is how many tokens the tools and the first so many turns of a prompt have.
+func Beginning(q *llmmock.Request, turns int) int {
+	return Prompt(&llmmock.Request{Operation: llmmock.Generate, Model: q.Model, Tools: q.Tools, Turns: q.Turns[:min(turns, len(q.Turns))]}) - perAnswer
+}
+
 // Call is how many tokens a call of a tool costs.
 func Call(e *Encoding, c *llmmock.Call) int {
 	return PerCall + e.Count(c.Name) + e.Count(c.Arguments)
