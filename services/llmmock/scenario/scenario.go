@@ -31,27 +31,51 @@ func Read(file string, data []byte) ([]llmmock.Scenario, error) {
 // and of the names. Names of scenarios must be unique among all of them. The error is a *Problems, or a problem of kind NotFound or
 // Internal when a file cannot be read.
 func Load(paths ...string) ([]llmmock.Scenario, error) {
+	all, err := collect(paths)
+	if err != nil {
+		return nil, err
+	}
+	return all.done()
+}
+
+// LoadSourced is Load, and says where each scenario was read, as file:line.
+func LoadSourced(paths ...string) ([]llmmock.Sourced, error) {
+	all, err := collect(paths)
+	if err != nil {
+		return nil, err
+	}
+	return all.sourced(llmmock.FromFile)
+}
+
+// ReadSourced is Read for what was not read from a file, and says where in it each scenario was, as name:line.
+func ReadSourced(name string, data []byte) ([]llmmock.Sourced, error) {
 	var all collection
+	all.add(name, data)
+	return all.sourced(llmmock.FromAPI)
+}
+
+func collect(paths []string) (all collection, err error) {
+	all.files = true
 	for _, path := range paths {
 		files := []string{path}
 		info, err := os.Stat(path)
 		if err != nil {
-			return nil, unreadable(path, err)
+			return all, unreadable(path, err)
 		}
 		if info.IsDir() {
 			if files, err = documentsIn(path); err != nil {
-				return nil, err
+				return all, err
 			}
 		}
 		for _, file := range files {
 			data, err := readFile(file)
 			if err != nil {
-				return nil, unreadable(file, err)
+				return all, unreadable(file, err)
 			}
 			all.add(file, data)
 		}
 	}
-	return all.done()
+	return all, nil
 }
 
 func documentsIn(dir string) (files []string, err error) {
@@ -95,6 +119,8 @@ func unreadable(path string, err error) error {
 
 // collection is the scenarios of several files.
 type collection struct {
+	// files says that it is read from files, beside which the recordings are that scenarios play.
+	files     bool
 	scenarios []llmmock.Scenario
 	where     map[string]string // of each name
 	problems  Problems
@@ -112,6 +138,9 @@ func (c *collection) add(file string, data []byte) {
 			r.refused(root, err)
 			return
 		}
+		if c.files && !r.recordings(root, &s) {
+			return
+		}
 		at := r.place("name", root)
 		if len(c.scenarios) >= MaxScenarios {
 			r.fail("", root, "is one scenario too many; at most %d are allowed", MaxScenarios)
@@ -127,6 +156,25 @@ func (c *collection) add(file string, data []byte) {
 		c.where[s.Name] = fmt.Sprintf("%s:%d", file, at.Line)
 		c.scenarios = append(c.scenarios, s)
 	})
+}
+
+// recordings looks for those that s plays, whose names are relative to the file's folder.
+func (r *reader) recordings(root *yaml.Node, s *llmmock.Scenario) bool {
+	before := r.errors()
+	for i := range s.Answers {
+		name := &s.Answers[i].Play
+		if *name == "" {
+			continue
+		}
+		if !filepath.IsAbs(*name) {
+			*name = filepath.Join(filepath.Dir(r.file), *name)
+		}
+		if info, err := os.Stat(*name); err != nil || !info.Mode().IsRegular() {
+			field := fmt.Sprintf("answers[%d].play", i)
+			r.fail(field, r.place(field, root), "%s is no file; name a recording, relative to the folder that the scenario is in", quote(*name))
+		}
+	}
+	return r.errors() == before
 }
 
 // refused reports what the domain does not take, at the place of the field that it names.
@@ -147,6 +195,18 @@ func (c *collection) done() ([]llmmock.Scenario, error) {
 		return nil, &Problems{List: []Problem{{Sentence: "there is no scenario in what was read"}}}
 	}
 	return c.scenarios, nil
+}
+
+func (c *collection) sourced(origin llmmock.Origin) ([]llmmock.Sourced, error) {
+	scenarios, err := c.done()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]llmmock.Sourced, len(scenarios))
+	for i, s := range scenarios {
+		all[i] = llmmock.Sourced{Scenario: s, Origin: origin, Source: c.where[s.Name]}
+	}
+	return all, nil
 }
 
 // Encode writes scenarios as YAML documents that Read reads as the same scenarios. Presets are written as the figures that they

@@ -31,6 +31,8 @@ type Document struct {
 	routes  map[string]*Operation // by method, a space, and path; the beta form with ?beta=true
 	tree    *segment
 
+	models func() []string
+
 	mu      sync.Mutex // held while schemas are decoded
 	lines   [][]byte
 	schemas []*Schema
@@ -116,6 +118,7 @@ func read(v llmmock.Vendor, text []byte) (*Document, error) {
 	}
 	d := &Document{vendor: v, title: h.Title, version: h.Version, named: h.Named, routes: make(map[string]*Operation, 2*len(ops)), tree: &segment{},
 		lines: lines[2:], schemas: make([]*Schema, len(lines)-2)}
+	d.models = sync.OnceValue(d.listModels)
 	for _, w := range ops {
 		op := &Operation{doc: d, wire: w}
 		d.ops = append(d.ops, op)

@@ -18,9 +18,9 @@ import (
 func birth(collection string) func(e *exchange, x *llmmock.Exchange, o *Object, f *firm) {
 	switch collection {
 	case "/v1/vector_stores":
-		return func(e *exchange, x *llmmock.Exchange, o *Object, f *firm) { e.vectorFiles(x, o.ID, f) }
+		return func(e *exchange, x *llmmock.Exchange, o *Object, f *firm) { e.vectorFiles(x, o.ID, "", f) }
 	case "/v1/vector_stores/{vector_store_id}/file_batches":
-		return func(e *exchange, x *llmmock.Exchange, _ *Object, f *firm) { e.vectorFiles(x, e.params[0], f) }
+		return func(e *exchange, x *llmmock.Exchange, o *Object, f *firm) { e.vectorFiles(x, e.params[0], o.ID, f) }
 	case "/v1/messages/batches":
 		return messageBatch
 	}
@@ -54,14 +54,6 @@ func contents(path string) func(e *exchange, x *llmmock.Exchange, o *Object) *an
 		return messageBatchResults
 	}
 	return nil
-}
-
-// shows is the collection whose items a list has, when it is another one's.
-func shows(collection string) string {
-	if collection == "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/files" {
-		return "/v1/vector_stores/{vector_store_id}/files"
-	}
-	return ""
 }
 
 // called sets members of an answer, and may do something with it afterwards.
@@ -108,8 +100,8 @@ func (e *exchange) bear(x *llmmock.Exchange, id string, over []layer) *Object {
 	return o
 }
 
-// vectorFiles puts the files that the body names into a vector store, and counts them.
-func (e *exchange) vectorFiles(x *llmmock.Exchange, id string, f *firm) {
+// vectorFiles puts the files that the body names into a vector store, and into the batch of them if there is one, and counts them.
+func (e *exchange) vectorFiles(x *llmmock.Exchange, id, batch string, f *firm) {
 	sub := e.other("POST /v1/vector_stores/{vector_store_id}/files", id)
 	if sub == nil || e.body == nil {
 		return
@@ -118,7 +110,10 @@ func (e *exchange) vectorFiles(x *llmmock.Exchange, id string, f *firm) {
 	put := func(file string, over []layer) {
 		if file != "" && n < maxElements {
 			n++
-			sub.bear(x, file, append([]layer{(&firm{}).str("status", "completed").layer()}, over...))
+			o := sub.bear(x, file, append([]layer{(&firm{}).str("status", "completed").layer()}, over...))
+			if batch != "" {
+				e.Store.Put("/v1/vector_stores/"+id+"/file_batches/"+batch+"/files", o)
+			}
 		}
 	}
 	if v := e.body.field(0, "file_ids"); v >= 0 {

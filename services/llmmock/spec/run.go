@@ -54,7 +54,7 @@ func (e *exchange) blank(m *maker, status int) *answer {
 	}
 	media := c.media
 	if e.op.wire.Path == "/v1/audio/speech" && e.body != nil {
-		media, body := speech(e.body.member(0, "response_format"))
+		media, body := provider.Silence(e.body.member(0, "response_format"))
 		return &answer{c.status, media, body}
 	}
 	return &answer{c.status, media, sampleOf(media, m)}
@@ -529,13 +529,17 @@ func (e *exchange) fill(x *llmmock.Exchange, collection string) {
 	if _, name := last(e.op.collection); name == "models" {
 		e.Store.Fill(collection, func() []*Object {
 			var l []*Object
-			for _, id := range e.Models {
+			models := e.Models
+			if models == nil {
+				models = e.Document.Models()
+			}
+			for _, id := range models {
 				f := (&firm{}).str("id", id)
 				switch e.Document.vendor {
 				case llmmock.Anthropic:
 					f.str("display_name", id)
 				default:
-					f.str("owned_by", "system")
+					f.str("owned_by", "system").raw("shutdown_date", "null")
 				}
 				l = append(l, &Object{ID: id, JSON: e.fixed(x, id).append(nil, it.schema, "", []layer{f.layer()}, 0)})
 			}
@@ -543,7 +547,7 @@ func (e *exchange) fill(x *llmmock.Exchange, collection string) {
 		})
 		return
 	}
-	if it.param == "" || it.schema == nil || e.Document.has(http.MethodPost, e.op.collection) != nil || shows(e.op.collection) != "" {
+	if it.param == "" || it.schema == nil || e.Document.has(http.MethodPost, e.op.collection) != nil {
 		return
 	}
 	if strict(x).Objects {
@@ -574,11 +578,11 @@ func (e *exchange) list(x *llmmock.Exchange) *answer {
 		return e.missing(x, "object", lost)
 	}
 	e.fill(x, collection)
-	if fromElsewhere := shows(e.op.collection); fromElsewhere != "" {
-		collection = e.path(fromElsewhere)
-	}
 	c := Cursor{Limit: defaultLimit, Ascending: e.query.Get("order") == "asc"}
 	max := maxElements
+	if s := e.op.query; s == nil || s.propNamed("limit") == nil {
+		c.Limit = max // it has no pages
+	}
 	if s := e.op.query; s != nil {
 		if p := s.propNamed("limit"); p != nil {
 			for _, b := range append([]*Schema{p}, branches(p)...) {
@@ -619,7 +623,7 @@ func (e *exchange) list(x *llmmock.Exchange) *answer {
 		c.Limit = max
 	}
 	p := e.Store.List(collection, c)
-	if len(p.Objects) == 0 && it.param == "" && e.Document.has(http.MethodPost, e.op.collection) == nil && shows(e.op.collection) == "" {
+	if len(p.Objects) == 0 && it.param == "" && e.Document.has(http.MethodPost, e.op.collection) == nil {
 		// A report: what it tells of was not made by requests.
 		m := e.fixed(x, e.path(e.op.collection))
 		return e.made(m, []layer{(&firm{}).raw("has_more", "false").raw("next_page", "null").layer()})

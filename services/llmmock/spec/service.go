@@ -29,7 +29,7 @@ type Config struct {
 	// has both. Nil for a plain form of the same, and for no header.
 	Failure func(dst []byte, f *llmmock.Failure, x *llmmock.Exchange) (status int, contentType string, body []byte)
 	Header  func(h http.Header, x *llmmock.Exchange)
-	// Models that the vendor lists from the beginning; nil for a few usual ones.
+	// Models that the vendor lists from the beginning; nil for those of the document.
 	Models []string
 	// Run answers a line of a batch, as if it had come by itself. Nil makes the answer up.
 	Run func(method, path string, body []byte) (status int, answer []byte)
@@ -51,16 +51,7 @@ func New(c Config) *Service {
 	if c.Header == nil {
 		c.Header = func(http.Header, *llmmock.Exchange) {}
 	}
-	if c.Models == nil {
-		c.Models = models[c.Document.vendor]
-	}
 	return &Service{c}
-}
-
-// models are listed when nobody says which.
-var models = map[llmmock.Vendor][]string{
-	llmmock.OpenAI:    {"gpt-4o", "gpt-4o-mini", "gpt-5", "o3", "text-embedding-3-small", "text-embedding-3-large", "whisper-1", "dall-e-3"},
-	llmmock.Anthropic: {"claude-opus-4-6", "claude-sonnet-4-6", "claude-haiku-4-5"},
 }
 
 // API has a route for each operation but those in except, which are written as "POST /v1/chat/completions". prefix goes before each

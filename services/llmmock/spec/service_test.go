@@ -288,6 +288,9 @@ func TestVectorStore(t *testing.T) {
 	if batch["vector_store_id"] != id {
 		t.Errorf("batch %v", batch)
 	}
+	if l := s.must("GET", "/v1/vector_stores/"+id+"/file_batches/"+batch["id"].(string)+"/files", nil)["data"].([]any); len(l) != 1 || l[0].(map[string]any)["id"] != "file-d" {
+		t.Errorf("files of the batch %v", l)
+	}
 	if l := s.must("GET", "/v1/vector_stores/"+id+"/files", nil); len(l["data"].([]any)) != 4 {
 		t.Errorf("files %v", l)
 	}
@@ -515,8 +518,8 @@ func TestFineTuning(t *testing.T) {
 func TestModels(t *testing.T) {
 	s := both(t)
 	l := s.must("GET", "/v1/models", nil)["data"].([]any)
-	if len(l) != len(models[llmmock.OpenAI]) {
-		t.Errorf("models %v", l)
+	if all := document(t, llmmock.OpenAI).Models(); len(l) != len(all) || len(l) < 100 {
+		t.Errorf("%d models, want %d", len(l), len(all))
 	}
 	if m := s.must("GET", "/v1/models/gpt-4o", nil); m["id"] != "gpt-4o" || m["object"] != "model" {
 		t.Errorf("model %v", m)

@@ -145,7 +145,8 @@ func lifecycle(name string) bool {
 	}
 	switch name {
 	case "incomplete_details", "required_action", "created", "usage", "deleted", "file", "result_files", "fine_tuned_model", "expires_after",
-		"has_more", "trained_tokens", "estimated_finish", "first_id", "last_id", "next_page", "prev_page", "request_counts", "file_counts", "archived", "completed_at", "results_url":
+		"has_more", "trained_tokens", "estimated_finish", "first_id", "last_id", "next_page", "prev_page", "request_counts", "file_counts", "archived", "completed_at", "results_url",
+		"metadata": // which is what clients say of their own objects
 		return true
 	}
 	return false

@@ -27,11 +27,14 @@ func TestAccepts(t *testing.T) {
 		{"POST /v1/embeddings", `{"model":"text-embedding-3-small","input":[1,2,3]}`},
 		{"POST /v1/embeddings", `{"model":"text-embedding-3-small","input":[[1,2],[3]]}`},
 		{"POST /v1/responses", `{"model":"gpt-5","input":"hi"}`},
+		{"POST /v1/responses", `{"model":"gpt-5","input":[{"role":"user","content":[{"type":"input_image","image_url":"https://example.com/a.png"}]}]}`}, // the AI SDK's
 		{"POST /v1/responses", `{"model":"gpt-5","input":[{"role":"user","content":"hi"},{"type":"function_call_output","call_id":"call_1","output":"42"},{"type":"message","role":"user","content":[{"type":"input_text","text":"x"}]}],"tools":[{"type":"function","name":"f","parameters":{},"strict":true},{"type":"web_search"}],"reasoning":{"effort":"low"},"previous_response_id":"resp_1"}`},
 		{"POST /v1/batches", `{"input_file_id":"file-1","endpoint":"/v1/chat/completions","completion_window":"24h"}`},
 		{"POST /v1/messages", `{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}`},
 		{"POST /v1/messages", `{"model":"claude-sonnet-4-5","max_tokens":100,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}],"thinking":{"type":"enabled","budget_tokens":1024},"tools":[{"name":"f","input_schema":{"type":"object","properties":{"a":{"type":"string"}}}}],"tool_choice":{"type":"tool","name":"f"},"messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}}]},{"role":"assistant","content":[{"type":"tool_use","id":"toolu_1","name":"f","input":{"a":"b"}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_1","content":"42"}]}]}`},
 		{"POST /v1/messages?beta=true", `{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[{"role":"user","content":"hi"}],"mcp_servers":[{"name":"a","type":"url","url":"https://example.com"}]}`},
+		{"POST /v1/messages?beta=true", `{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[{"role":"user","content":"hi"}],"thread":{"type":"create"}}`},
+		{"POST /v1/messages?beta=true", `{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[{"role":"user","content":"hi"}],"thread":{"type":"continue","previous_message_id":"msg_01"}}`},
 		{"POST /v1/messages/count_tokens", `{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":"hi"}]}`},
 	} {
 		op := document(t, vendorOf(c.route)).Operation(c.route)

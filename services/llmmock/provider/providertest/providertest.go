@@ -6,6 +6,7 @@ package providertest
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"io"
 	"net/http"
@@ -184,5 +185,42 @@ func Golden(t testing.TB, name string, got []byte) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s is\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+// Words is how a vendor tells a failure, and where that is known from.
+type Words struct {
+	Failure llmmock.Failure
+	Status  int
+	// Says are parts of the body.
+	Says []string
+	// Source of status and words, or what of them none was found for.
+	Source string
+}
+
+var reasons = []llmmock.Reason{llmmock.BadRequest, llmmock.Unauthenticated, llmmock.NoCredit, llmmock.Forbidden, llmmock.NotFound, llmmock.Conflict, llmmock.TooLarge, llmmock.Unprocessable,
+	llmmock.RateLimited, llmmock.QuotaExhausted, llmmock.Broken, llmmock.Unavailable, llmmock.TimedOut, llmmock.Overloaded, llmmock.MethodUnknown}
+
+// Said compares what f makes of failures with what is known of the vendor: of every reason at least once, each with a source.
+func Said(t *testing.T, f provider.Format, x *llmmock.Exchange, rows []Words) {
+	t.Helper()
+	missing := map[llmmock.Reason]bool{}
+	for _, r := range reasons {
+		missing[r] = true
+	}
+	for _, row := range rows {
+		delete(missing, row.Failure.Reason)
+		status, _, body := f.Failure(nil, &row.Failure, x)
+		if status != row.Status || !json.Valid(body) || row.Source == "" {
+			t.Errorf("%s: %d %s, want %d; source %q", row.Failure.Reason, status, body, row.Status, row.Source)
+		}
+		for _, part := range row.Says {
+			if !bytes.Contains(body, []byte(part)) {
+				t.Errorf("%s: %s does not say %s (%s)", row.Failure.Reason, body, part, row.Source)
+			}
+		}
+	}
+	for r := range missing {
+		t.Errorf("%s is not in the table", r)
 	}
 }

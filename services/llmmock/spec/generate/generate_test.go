@@ -122,6 +122,23 @@ func TestRefuses(t *testing.T) {
 	if err := join(a.(*object), b.(*object)); err != nil || a.(*object).obj("components").obj("schemas").obj("S").str("type") != "string" {
 		t.Errorf("a newer schema was not taken: %v", err)
 	}
+	const have = `{"paths":{},"components":{"schemas":{"S":{"properties":{"a":{}},"required":["a"]}}}}`
+	for _, c := range []struct{ text, want string }{
+		{`{"x-more":["S"],"paths":{},"components":{"schemas":{"S":{"properties":{"b":{}},"required":["b"]}}}}`, `{"properties":{"a":{},"b":{}},"required":["b"]}`},
+		{`{"x-more":["S"],"paths":{},"components":{"schemas":{"S":{"required":[]}}}}`, `{"properties":{"a":{}},"required":[]}`},
+		{`{"x-more":["S"],"paths":{},"components":{"schemas":{"S":{"properties":{"a":{}}}}}}`, ""},
+		{`{"x-more":["T"],"paths":{},"components":{"schemas":{"T":{"properties":{"a":{}}}}}}`, ""},
+	} {
+		a, _ := decode([]byte(have))
+		b, _ := decode([]byte(c.text))
+		if err := join(a.(*object), b.(*object)); (err == nil) != (c.want != "") {
+			t.Errorf("%s: %v", c.text, err)
+		} else if err == nil {
+			if got, _ := json.Marshal(a.(*object).obj("components").obj("schemas").obj("S")); string(got) != c.want {
+				t.Errorf("%s: %s, want %s", c.text, got, c.want)
+			}
+		}
+	}
 }
 
 // YAML and JSON are the same document, in the order in which it was written.

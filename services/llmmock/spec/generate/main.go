@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ var documents = []struct {
 	sources   []string
 }{
 	{"openai.spec.gz", "/v1", []string{"openai-openapi-2026-08-21.yaml.gz", "openai-supplement.yaml"}},
-	{"anthropic.spec.gz", "", []string{"anthropic-mock-spec-v1.84.0.json.gz"}},
+	{"anthropic.spec.gz", "", []string{"anthropic-mock-spec-v1.84.0.json.gz", "anthropic-supplement.yaml"}},
 }
 
 func main() {
@@ -94,7 +95,7 @@ func read(path string) ([]byte, error) {
 }
 
 // join adds the paths and schemas of a supplement. Those schemas that its x-newer names it replaces, as vendors' clients have come to
-// send more than the document knows.
+// send more than the document knows. To those that its x-more names it adds properties, and says anew which of them are required.
 func join(to, from *object) error {
 	for _, path := range from.obj("paths").keys {
 		item := from.obj("paths").obj(path)
@@ -115,12 +116,38 @@ func join(to, from *object) error {
 	if add == nil {
 		return nil
 	}
-	newer := from.list("x-newer")
+	newer, more := from.list("x-newer"), from.list("x-more")
 	for _, name := range add.keys {
-		if schemas.get(name) != nil && !slices.Contains(newer, any(name)) {
-			return fmt.Errorf("schema %s is in the document that it supplements, and x-newer does not name it", name)
+		switch have := schemas.obj(name); {
+		case slices.Contains(more, any(name)):
+			if err := extend(have, add.obj(name)); err != nil {
+				return fmt.Errorf("schema %s: %w", name, err)
+			}
+		case have != nil && !slices.Contains(newer, any(name)):
+			return fmt.Errorf("schema %s is in the document that it supplements, and neither x-newer nor x-more names it", name)
+		default:
+			schemas.set(name, add.get(name))
 		}
-		schemas.set(name, add.get(name))
+	}
+	return nil
+}
+
+// extend adds properties to a schema.
+func extend(to, from *object) error {
+	properties := to.obj("properties")
+	if properties == nil {
+		return errors.New("is no schema with properties of the document that it supplements")
+	}
+	if more := from.obj("properties"); more != nil {
+		for _, name := range more.keys {
+			if properties.get(name) != nil {
+				return fmt.Errorf("property %s is in the document that it supplements", name)
+			}
+			properties.set(name, more.get(name))
+		}
+	}
+	if required := from.get("required"); required != nil {
+		to.set("required", required)
 	}
 	return nil
 }
