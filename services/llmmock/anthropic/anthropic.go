@@ -14,8 +14,12 @@ import (
 	"edgehold.internal/services/llmmock/provider"
 )
 
-// Version of the API that its clients name in the header anthropic-version, which it does not do without.
-const Version = "2023-06-01"
+// Versions of the API, one of which its clients name in the header anthropic-version; it does not do without. The recent one takes no settings of
+// sampling, no documents in what the assistant said and no citations in what the user did, and its betas are told by a header alone.
+const (
+	Version       = "2023-06-01"
+	RecentVersion = "2026-10-21"
+)
 
 // MaxMessages in one request.
 const MaxMessages = 100_000
@@ -27,6 +31,8 @@ type Config struct {
 	Validate func(route string, body []byte) *llmmock.Failure
 	// Organization that answers are said to be for, a UUID; empty for a made-up one.
 	Organization string
+
+	threads *threads
 }
 
 // organization is the made-up one.
@@ -38,6 +44,7 @@ func New(c Config) provider.API {
 	if c.Organization == "" {
 		c.Organization = organization
 	}
+	c.threads = provider.NewStore[*thread](maxThreads, threadBytes)
 	return provider.API{
 		Vendor: llmmock.Anthropic,
 		Routes: []provider.Route{
@@ -68,7 +75,7 @@ func Envelope(c Config) (failure func(dst []byte, f *llmmock.Failure, x *llmmock
 }
 
 func (c *Config) format(q *llmmock.Request, r *http.Request) format {
-	return format{organization: c.Organization, q: q, beta: r.URL.RawQuery != "" && r.URL.Query().Get("beta") == "true"}
+	return format{organization: c.Organization, q: q, beta: len(r.Header["Anthropic-Beta"]) > 0 || r.URL.RawQuery != "" && r.URL.Query().Get("beta") == "true"}
 }
 
 // check is the full validation of what was decoded.
@@ -80,6 +87,12 @@ func (c *Config) check(route string, beta bool, body []byte) *llmmock.Failure {
 		route += "?beta=true"
 	}
 	return c.Validate(route, body)
+}
+
+// recent says whether the request names the recent version of the API.
+func recent(r *http.Request) bool {
+	v := r.Header["Anthropic-Version"]
+	return len(v) > 0 && v[0] == RecentVersion
 }
 
 // versioned is the refusal of a request that names no version of the API.

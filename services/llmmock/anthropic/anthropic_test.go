@@ -388,8 +388,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(conversationBody))
 	f.Add([]byte(`{"model":"m","max_tokens_to_sample":5,"prompt":"\n\nHuman: hello\n\nAssistant:"}`))
 	f.Add([]byte(`{"system":"s","messages":[{"content":[{"source":{"data":"x","media_type":"text/plain"},"type":"document"}],"role":"user"}],"thinking":{"type":"adaptive","display":"omitted"}}`))
+	f.Add([]byte(`{"model":"m","thread":{"type":"continue","previous_message_id":"msg_01"},"max_tokens":1,"messages":[{"role":"user","content":[{"type":"text","text":"x","citations":[{}]}]}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, path := range []string{"/v1/messages", "/v1/messages/count_tokens", "/v1/complete"} {
+		for _, path := range []string{"/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/complete"} {
 			q, format, failure := decode(t, path, string(body))
 			valid := json.Valid(body)
 			if !valid && format != nil {

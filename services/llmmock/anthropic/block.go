@@ -15,6 +15,8 @@ type parts struct {
 	// message is its number, and negative for the system's prompt.
 	message int
 	blocks  int
+	// document: one of the blocks is one; cited: a text has citations.
+	document, cited bool
 	provider.Lines
 }
 
@@ -40,6 +42,8 @@ type block struct {
 	// data of a source, as it came, until it is known whether it is plain text.
 	data  []byte
 	plain bool
+	keep  bool
+	cited bool
 }
 
 func (d *decoder) block(p *parts, i int) {
@@ -50,6 +54,13 @@ func (d *decoder) block(p *parts, i int) {
 			d.r.Within(b.kind)
 		}
 		return
+	}
+	if b.keep {
+		turns := 1
+		if p.message >= 0 {
+			turns = len(d.q.Turns) + 1 // with the one that is being read
+		}
+		d.q.Cache.Turns = max(d.q.Cache.Turns, turns)
 	}
 	switch b.kind {
 	case "text":
@@ -63,6 +74,7 @@ func (d *decoder) block(p *parts, i int) {
 			d.refuse(at, "text content blocks must be non-empty")
 		}
 		p.Add(b.text)
+		p.cited = p.cited || b.cited
 	case "image", "document", "container_upload", "browser_state":
 		if b.content == "" {
 			p.turn.Media += max(b.media, 1)
@@ -70,6 +82,7 @@ func (d *decoder) block(p *parts, i int) {
 			p.turn.Media += b.media
 			p.Add(b.content)
 		}
+		p.document = p.document || b.kind == "document"
 		if !b.hasSource && (b.kind == "image" || b.kind == "document") {
 			d.refuseBlock(p, i, "."+b.kind+".source", required)
 		}
@@ -138,6 +151,12 @@ func (d *decoder) blockMember(b *block, key []byte) {
 		b.input, b.hasInput = string(r.Raw()), true
 	case "is_error":
 		b.isErr = !r.Null() && r.Bool()
+	case "cache_control":
+		b.keep = d.cacheControl()
+	case "citations":
+		if r.Peek() == jsonread.Array { // a document's are an object
+			r.Array(func(int) { b.cited = true })
+		}
 	case "source":
 		b.hasSource = true
 		// That of a search result is a string, and of all others an object.

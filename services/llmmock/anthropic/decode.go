@@ -15,18 +15,28 @@ import (
 // adaptiveThinking is how many tokens the model may think when it decides that for itself.
 const adaptiveThinking = 1024
 
-const required = "Field required"
+// What the vendor says of a member that is missing, and of one that should not be there.
+const (
+	required = "Field required"
+	extra    = "Extra inputs are not permitted"
+)
 
 // messages decodes POST /v1/messages.
 func (c *Config) messages(q *llmmock.Request, r *http.Request, body []byte) (provider.Format, *llmmock.Failure) {
 	f := &messageFormat{format: c.format(q, r)}
 	q.Operation = llmmock.Generate
-	d := decoder{r: jsonread.New(body), q: q, refusal: versioned(r)}
+	d := decoder{r: jsonread.New(body), q: q, refusal: versioned(r), recent: recent(r)}
+	if f.beta {
+		d.resume(c.threads, body)
+	}
 	if e := d.request(); e != nil {
 		return nil, malformed(body, e)
 	}
 	d.finish(true)
-	f.omitThinking, f.warmOnly = d.omitThinking, d.hasMaxTokens && q.MaxTokens == 0
+	if d.threaded {
+		f.threads, f.before = c.threads, d.thread
+	}
+	f.omitThinking, f.warmOnly, f.keepLong = d.omitThinking, d.hasMaxTokens && q.MaxTokens == 0, d.keepLong
 	return f, d.judge(c, "POST /v1/messages", f.beta, body)
 }
 
@@ -34,7 +44,7 @@ func (c *Config) messages(q *llmmock.Request, r *http.Request, body []byte) (pro
 func (c *Config) countTokens(q *llmmock.Request, r *http.Request, body []byte) (provider.Format, *llmmock.Failure) {
 	f := &countFormat{c.format(q, r)}
 	q.Operation = llmmock.Count
-	d := decoder{r: jsonread.New(body), q: q, refusal: versioned(r)}
+	d := decoder{r: jsonread.New(body), q: q, refusal: versioned(r), recent: recent(r)}
 	if e := d.request(); e != nil {
 		return nil, malformed(body, e)
 	}
@@ -57,7 +67,7 @@ func Hosted(q *llmmock.Request, body []byte, model string) (provider.Format, *ll
 		d.refuse("anthropic_version", required)
 	}
 	d.finish(true)
-	f.omitThinking, f.warmOnly = d.omitThinking, d.hasMaxTokens && q.MaxTokens == 0
+	f.omitThinking, f.warmOnly, f.keepLong = d.omitThinking, d.hasMaxTokens && q.MaxTokens == 0, d.keepLong
 	return f, d.judge(nil, "", false, body)
 }
 
@@ -67,6 +77,8 @@ type decoder struct {
 	q *llmmock.Request
 	// hosted: by another vendor, whose platform says more than the body.
 	hosted bool
+	// recent: by the rules of RecentVersion.
+	recent bool
 	// refusal is the first thing that the vendor does not allow although it can be understood.
 	refusal *llmmock.Failure
 
@@ -83,6 +95,11 @@ type decoder struct {
 	messages int
 	// lastEmpty is the number, from 1, of the last message when it has no content.
 	lastEmpty int
+	// threaded: the conversation is to be held; thread is the one that goes on, nil for a new one.
+	threaded bool
+	thread   *thread
+	// keepAll: the whole prompt is to be kept; keepLong: for an hour.
+	keepAll, keepLong bool
 }
 
 type seen struct{ model, messages, system, toolChoice, tools, version bool }
@@ -119,6 +136,14 @@ func (d *decoder) request() *jsonread.Error {
 	}
 	if !d.seen.system {
 		d.q.Turns = d.q.Turns[1:]
+		d.q.Cache.Turns = max(d.q.Cache.Turns-1, 0)
+	}
+	d.joined()
+	if d.keepAll {
+		d.q.Cache.Turns = len(d.q.Turns)
+	}
+	if d.q.Cache.Turns > 0 || d.q.Cache.Tools {
+		d.q.Cache.Least = LeastCached(d.q.Model)
 	}
 	return nil
 }
@@ -126,10 +151,12 @@ func (d *decoder) request() *jsonread.Error {
 func (d *decoder) member(key []byte) {
 	r, q := &d.r, d.q
 	switch string(key) {
+	case "temperature", "top_p", "top_k":
+		d.sampling(string(key))
 	case "model":
 		if d.hosted {
 			r.Skip()
-			d.refuse("model", "Extra inputs are not permitted")
+			d.refuse("model", extra)
 			return
 		}
 		q.Model, d.seen.model = r.String(), true
@@ -158,14 +185,6 @@ func (d *decoder) member(key []byte) {
 		if !r.Null() {
 			r.Array(d.stop)
 		}
-	case "temperature", "top_p":
-		if n := d.float(); n < 0 || n > 1 {
-			d.refuse(string(key), "range: 0..1")
-		}
-	case "top_k":
-		if n := d.float(); n < 0 {
-			d.refuse("top_k", "Input should be greater than or equal to 0")
-		}
 	case "tools":
 		d.seen.tools = true
 		r.Array(d.tool)
@@ -182,16 +201,36 @@ func (d *decoder) member(key []byte) {
 		})
 	case "output_format":
 		d.outputFormat()
-	case "metadata", "cache_control", "container", "service_tier", "speed", "diagnostics", "inference_geo", "context_management",
+	case "cache_control":
+		d.keepAll = d.cacheControl()
+	case "metadata", "container", "service_tier", "speed", "diagnostics", "inference_geo", "context_management",
 		"mcp_servers", "compaction", "fallbacks", "fallback_credit_token":
 		// They change nothing here; the specification checks them.
+	case "thread":
+		if !d.threaded && !r.Null() {
+			d.refuse("thread", extra)
+		}
 	case "anthropic_version", "anthropic_beta":
 		d.seen.version = d.seen.version || string(key) == "anthropic_version"
 		if !d.hosted {
-			d.refuse(string(key), "Extra inputs are not permitted")
+			d.refuse(string(key), extra)
 		}
 	default:
-		d.refuse(string(key), "Extra inputs are not permitted")
+		d.refuse(string(key), extra)
+	}
+}
+
+// sampling reads one of its settings.
+func (d *decoder) sampling(key string) {
+	switch n := d.float(); {
+	case d.recent:
+		d.refuse(key, extra)
+	case key == "top_k":
+		if n < 0 {
+			d.refuse(key, "Input should be greater than or equal to 0")
+		}
+	case n < 0 || n > 1:
+		d.refuse(key, "range: 0..1")
 	}
 }
 
@@ -209,6 +248,32 @@ func (d *decoder) stop(i int) {
 		return
 	}
 	d.q.Stop = append(d.q.Stop, s)
+}
+
+// cacheControl reads a mark behind what is to be kept, and is false for null.
+func (d *decoder) cacheControl() bool {
+	if d.r.Null() {
+		return false
+	}
+	d.r.Object(func(key []byte) {
+		if string(key) == "ttl" && !d.r.Null() {
+			d.keepLong = d.r.String() == "1h"
+		}
+	})
+	return true
+}
+
+// LeastCached is how many tokens the beginning of a prompt must have for the vendor to keep it.
+func LeastCached(model string) int {
+	for _, m := range []struct {
+		name  string
+		least int
+	}{{"opus-4-5", 4096}, {"opus-4-6", 4096}, {"haiku-4-5", 4096}, {"opus-4-7", 2048}, {"3-haiku", 2048}, {"3-5-haiku", 2048}, {"opus-5", 512}} {
+		if strings.Contains(model, m.name) {
+			return m.least
+		}
+	}
+	return 1024
 }
 
 func (d *decoder) outputFormat() {
@@ -285,6 +350,8 @@ func (d *decoder) tool(i int) {
 			if !d.r.Null() {
 				kind = d.r.String()
 			}
+		case "cache_control":
+			d.q.Cache.Tools = d.cacheControl() || d.q.Cache.Tools
 		}
 	})
 	if d.r.Err() != nil {
@@ -402,6 +469,14 @@ func (d *decoder) message(i int) {
 		if !hasRole {
 			d.refuse(at+".role", required)
 			t.Role = llmmock.User
+		}
+	}
+	if d.recent {
+		switch at := "messages." + strconv.Itoa(i) + ".content"; {
+		case t.Role == llmmock.Assistant && p.document:
+			d.refuse(at, "document blocks are not permitted in assistant messages")
+		case t.Role == llmmock.User && p.cited:
+			d.refuse(at, "citations are not permitted on text blocks in user messages")
 		}
 	}
 	if i == 0 && t.Role == llmmock.Assistant {

@@ -26,10 +26,10 @@ var kinds = map[llmmock.Reason]kind{
 	llmmock.Forbidden:      {403, "permission_error", "Your API key does not have permission to use the specified resource."},
 	llmmock.NotFound:       {404, "not_found_error", "Not Found"},
 	llmmock.MethodUnknown:  {405, "invalid_request_error", "Method Not Allowed"},
-	llmmock.Conflict:       {409, "invalid_request_error", "The resource is in a state that does not allow this."},
+	llmmock.Conflict:       {409, "conflict_error", "The request conflicts with the current state of the resource."},
 	llmmock.TooLarge:       {413, "request_too_large", "Request exceeds the maximum size"},
 	llmmock.Unprocessable:  {422, "invalid_request_error", "Invalid request"},
-	llmmock.RateLimited:    {429, "rate_limit_error", "This request would exceed your organization's rate limit. Please try again later."},
+	llmmock.RateLimited:    {429, "rate_limit_error", "This request would exceed your account's rate limit. Please try again later."},
 	llmmock.QuotaExhausted: {429, "rate_limit_error", "This request would exceed your organization's usage limit for this period."},
 	llmmock.Broken:         {500, "api_error", "Internal server error"},
 	llmmock.Unavailable:    {503, "api_error", "Service unavailable"},
@@ -72,11 +72,17 @@ func dotted(path string) string {
 // Message of a failure in the vendor's words, with the field that it is about.
 func Message(f *llmmock.Failure) string { return kindOf(f).message }
 
-func appendFailure(dst []byte, k kind, requestID string) []byte {
+// appendFailure appends an error. Those of threads have a code beside their type.
+func appendFailure(dst []byte, k kind, code, requestID string) []byte {
 	dst = append(dst, `{"type":"error","error":{"type":`...)
 	dst = provider.AppendString(dst, k.name)
 	dst = append(dst, `,"message":`...)
 	dst = provider.AppendString(dst, k.message)
+	if strings.HasPrefix(code, "thread_") {
+		dst = append(dst, `,"details":{"error_code":`...)
+		dst = provider.AppendString(dst, code)
+		dst = append(dst, '}')
+	}
 	dst = append(dst, `},"request_id":`...)
 	dst = provider.AppendString(dst, requestID)
 	return append(dst, '}')
@@ -89,22 +95,49 @@ func (c *Config) failure(h http.Header, f *llmmock.Failure, id string) (status i
 	h["Request-Id"] = []string{requestID(id)}
 	h["Anthropic-Organization-Id"] = []string{c.Organization}
 	retry(h, f)
-	return k.status, appendFailure(nil, k, requestID(id))
+	return k.status, appendFailure(nil, k, f.Code, requestID(id))
+}
+
+// kindOf a failure of this request: what more the vendor says when it knows whose it is and for which model.
+func (f *format) kindOf(e *llmmock.Failure) kind {
+	k := kindOf(e)
+	switch {
+	case e.Message != "":
+	case e.Reason == llmmock.NotFound && f.q.Model != "":
+		k.message = "model: " + f.q.Model
+	case e.Reason == llmmock.Unauthenticated && f.q.Key == "":
+		k.message = "x-api-key header is required"
+	case e.Spent != nil:
+		what := "requests"
+		if e.Spent.Tokens {
+			what = "input tokens"
+		}
+		k.message = "This request would exceed your organization's rate limit of " + grouped(e.Spent.PerMinute) + " " + what + " per minute (org: " + f.organization + ", model: " + f.q.Model +
+			"). For details, refer to: https://docs.claude.com/en/api/rate-limits. You can see the response headers for current usage. Please reduce the prompt length or the maximum tokens requested, " +
+			"or try again later. You may also contact sales at https://claude.com/contact-sales to discuss your options for a rate limit increase."
+	}
+	return k
+}
+
+// grouped is n with a comma between thousands.
+func grouped(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 // Failure implements provider.Format.
 func (f *format) Failure(dst []byte, e *llmmock.Failure, x *llmmock.Exchange) (status int, contentType string, body []byte) {
-	k := kindOf(e)
-	if e.Reason == llmmock.NotFound && e.Message == "" && f.q.Model != "" {
-		k.message = "model: " + f.q.Model
-	}
-	return k.status, "application/json", appendFailure(dst, k, f.requestID(x))
+	k := f.kindOf(e)
+	return k.status, "application/json", appendFailure(dst, k, e.Code, f.requestID(x))
 }
 
 // FailureChunk implements provider.Format.
 func (f *format) FailureChunk(dst []byte, e *llmmock.Failure, x *llmmock.Exchange) []byte {
 	dst = append(dst, "event: error\ndata: "...)
-	dst = appendFailure(dst, kindOf(e), f.requestID(x))
+	dst = appendFailure(dst, f.kindOf(e), e.Code, f.requestID(x))
 	return append(dst, "\n\n"...)
 }
 

@@ -20,6 +20,11 @@ type messageFormat struct {
 	omitThinking bool
 	// warmOnly: no tokens at all are wanted, only the prompt in the cache.
 	warmOnly bool
+	// keepLong: what goes into the cache stays there for an hour and not for five minutes.
+	keepLong bool
+	// threads hold the conversation when it is to be held, and before is the one that goes on; nil for none.
+	threads *threads
+	before  *thread
 }
 
 // StreamType implements provider.Format.
@@ -28,6 +33,7 @@ func (f *messageFormat) StreamType() string { return "text/event-stream; charset
 // Whole implements provider.Format.
 func (f *messageFormat) Whole(dst []byte, x *llmmock.Exchange) (status int, contentType string, body []byte) {
 	a := f.answer(x)
+	f.hold(x, a)
 	dst = f.appendHead(dst, x)
 	first := true
 	block := func(kind string) {
@@ -89,8 +95,8 @@ func (f *messageFormat) thinking(a *llmmock.Answer) string {
 
 // appendHead is a message up to the content, whose list it opens.
 func (f *messageFormat) appendHead(dst []byte, x *llmmock.Exchange) []byte {
-	dst = append(dst, `{"id":"msg_01`...)
-	dst = append(dst, x.ID[:min(len(x.ID), 22)]...)
+	dst = append(dst, `{"id":"`...)
+	dst = append(dst, messageID(x)...)
 	dst = append(dst, `","type":"message","role":"assistant","model":`...)
 	model := f.model
 	if model == "" {
@@ -112,9 +118,15 @@ func (f *messageFormat) appendTail(dst []byte, u *llmmock.Usage, output int) []b
 	dst = strconv.AppendInt(dst, int64(u.CacheWrite), 10)
 	dst = append(dst, `,"cache_read_input_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(u.Cached), 10)
+	short, long := u.CacheWrite, 0
+	if f.keepLong {
+		short, long = long, short
+	}
 	dst = append(dst, `,"cache_creation":{"ephemeral_5m_input_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(u.CacheWrite), 10)
-	dst = append(dst, `,"ephemeral_1h_input_tokens":0},"output_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(short), 10)
+	dst = append(dst, `,"ephemeral_1h_input_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(long), 10)
+	dst = append(dst, `},"output_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(output), 10)
 	dst = appendDetails(dst, u, output)
 	if f.beta {
@@ -172,12 +184,20 @@ func appendStop(dst []byte, a *llmmock.Answer, warmOnly bool) []byte {
 	return append(dst, `,"container":null`...)
 }
 
+// messageID is the vendor's id of the answer.
+func messageID(x *llmmock.Exchange) string { return "msg_01" + x.ID[:min(len(x.ID), 22)] }
+
 func appendCallID(dst []byte, x *llmmock.Exchange, c *llmmock.Call, i int) []byte {
+	return provider.AppendString(dst, callID(x, c, i))
+}
+
+// callID is the vendor's id of the i-th call.
+func callID(x *llmmock.Exchange, c *llmmock.Call, i int) string {
 	id := c.ID
 	if id == "" {
 		id = x.ID[:min(len(x.ID), 20)] + strconv.Itoa(10+i)
 	}
-	return provider.AppendString(dst, "toolu_01"+id[:min(len(id), 22)])
+	return "toolu_01" + id[:min(len(id), 22)]
 }
 
 // appendSignature stands for the one by which the vendor knows its own thoughts again.
@@ -261,6 +281,9 @@ func (f *messageFormat) Stream(x *llmmock.Exchange) iter.Seq[llmmock.Chunk] {
 		}
 		s.buf = append(s.buf, '}')
 		s.end()
+		if !s.done {
+			f.hold(x, a)
+		}
 		s.begin("message_stop")
 		s.buf = append(s.buf, '}')
 		s.end()

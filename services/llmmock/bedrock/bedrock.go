@@ -1,7 +1,7 @@
 // Package bedrock speaks the runtime API of Amazon Bedrock: Converse and InvokeModel, each in one piece and as a stream of binary
 // event frames, and the counting of tokens. What the body of InvokeModel is depends on whose the model is: those of Anthropic,
 // of Amazon (Titan and Nova) and of Meta are here, and the id of the model tells, or the body when the id is an opaque ARN.
-// Signatures of requests are verified when secrets are given, by Verify.
+// Signatures of requests are verified by Verify; whether one that does not fit is refused is the server's to say.
 //
 // Start at New.
 package bedrock
@@ -19,7 +19,7 @@ import (
 type Config struct {
 	// Validate checks a body against a full specification after it was decoded; route is the pattern of the route. Nil for none.
 	Validate func(route string, body []byte) *llmmock.Failure
-	// Secret is the secret access key that belongs to an access key's id. When it is set, every request has to be signed; see Verify.
+	// Secret is the secret access key that belongs to an access key's id, to verify signatures with; see Verify. Nil knows none.
 	Secret func(id string) (secret string, ok bool)
 	// Now is the clock that signatures are compared with; nil for the request's arrival.
 	Now func() time.Time
@@ -42,6 +42,7 @@ func New(c Config) provider.API {
 		pattern := "POST /model/{modelId}/" + route.name
 		api.Routes = append(api.Routes, provider.Route{Pattern: pattern, Decode: func(q *llmmock.Request, r *http.Request, body []byte) (provider.Format, *llmmock.Failure) {
 			q.Model = r.PathValue("modelId")
+			asked := q.Region
 			if region := regionOf(r); region != "" {
 				q.Region = region
 			}
@@ -51,14 +52,13 @@ func New(c Config) provider.API {
 					refused = invalid
 				}
 			}
+			q.Forged = unknownKey
 			if c.Secret != nil {
 				now := q.At
 				if c.Now != nil {
 					now = c.Now()
 				}
-				if forged := Verify(r, body, c.Secret, now); forged != nil {
-					refused = forged
-				}
+				q.Forged = Verify(r, body, c.Secret, asked, now)
 			}
 			return f, refused
 		}})
@@ -80,9 +80,9 @@ func (f *format) Header(h http.Header, x *llmmock.Exchange) {
 	h["X-Amzn-Requestid"] = []string{uuid(x.ID)}
 	switch {
 	case x.Failure != nil:
-		h["X-Amzn-Errortype"] = []string{f.kindOf(x.Failure).name}
+		h["X-Amzn-Errortype"] = f.kindOf(x.Failure).errorType()
 	case x.Fault.Kind == llmmock.FailStatus:
-		h["X-Amzn-Errortype"] = []string{f.kindOf(&x.Fault.Failure).name}
+		h["X-Amzn-Errortype"] = f.kindOf(&x.Fault.Failure).errorType()
 	case f.invoked && x.Answer != nil:
 		f.invokeHeader(h, x)
 	}

@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 			if err := json.Unmarshal(body, &got); err != nil {
 				t.Fatal(err)
 			}
-			if status != 400 || h.Get("X-Amzn-Errortype") != c.code || got.Message != c.message || h.Get("X-Amzn-Requestid") != "01234567-89ab-cdef-0123-456789abcdef" {
+			if name, _, _ := strings.Cut(h.Get("X-Amzn-Errortype"), ":"); status != 400 || name != c.code || got.Message != c.message || h.Get("X-Amzn-Requestid") != "01234567-89ab-cdef-0123-456789abcdef" {
 				t.Errorf("%d %s %s\nwant %s", status, h.Get("X-Amzn-Errortype"), body, c.message)
 			}
 			if (f != nil) != c.lenient {
@@ -166,6 +166,28 @@ func TestManyMessages(t *testing.T) {
 	q, _, failure := decode(t, claude, "converse", `{"messages":[`+strings.Repeat(`{},`, MaxMessages)+`{}]}`)
 	if failure == nil || len(q.Turns) != MaxMessages {
 		t.Errorf("%d turns, %+v", len(q.Turns), failure)
+	}
+}
+
+func TestCachePoints(t *testing.T) {
+	const point = `,{"cachePoint":{"type":"default"}}`
+	body := func(tools, system, last string) string {
+		return `{"toolConfig":{"tools":[{"toolSpec":{"name":"f","inputSchema":{"json":{}}}}` + tools + `]},"messages":[{"role":"user","content":[{"text":"a"}` + last + `]}]` + system + `}`
+	}
+	for name, tc := range map[string]struct {
+		model, body string
+		want        llmmock.Cache
+	}{
+		"none":                  {claude, body("", "", ""), llmmock.Cache{}},
+		"tools":                 {claude, body(point, "", ""), llmmock.Cache{Tools: true, Least: 1024}},
+		"system":                {"amazon.nova-lite-v1:0", body("", `,"system":[{"text":"s"}`+point+`]`, ""), llmmock.Cache{Turns: 1, Least: 1000}},
+		"all":                   {"amazon.nova-lite-v1:0", body("", `,"system":[{"text":"s"}]`, point), llmmock.Cache{Turns: 2, Least: 1000}},
+		"all, without a system": {"anthropic.claude-haiku-4-5-20251001-v1:0", body("", "", point), llmmock.Cache{Turns: 1, Least: 4096}},
+	} {
+		q, _, failure := decode(t, tc.model, "converse", tc.body)
+		if failure != nil || q.Cache != tc.want {
+			t.Errorf("%s: %+v %+v, want %+v", name, q.Cache, failure, tc.want)
+		}
 	}
 }
 
@@ -335,7 +357,7 @@ func TestFailures(t *testing.T) {
 	x.Failure = &llmmock.Failure{Reason: llmmock.NotFound}
 	h := http.Header{}
 	f.Header(h, x)
-	if status, _, body := f.Failure(nil, x.Failure, x); status != 400 || h.Get("X-Amzn-Errortype") != "ValidationException" || string(body) != `{"message":"The provided model identifier is invalid."}` {
+	if status, _, body := f.Failure(nil, x.Failure, x); status != 400 || h.Get("X-Amzn-Errortype") != "ValidationException:http://internal.amazon.com/coral/com.amazon.bedrock/" || string(body) != `{"message":"The provided model identifier is invalid."}` {
 		t.Errorf("an unknown model: %d %v %s", status, h, body)
 	}
 	providertest.Golden(t, "failures.txt", out.Bytes())

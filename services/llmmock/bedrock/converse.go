@@ -43,6 +43,7 @@ func decodeConverseStream(f format, q *llmmock.Request, body []byte) (provider.F
 
 // decodeCount reads a body of Converse or of InvokeModel that is inside of its own.
 func decodeCount(f format, q *llmmock.Request, body []byte) (provider.Format, *llmmock.Failure) {
+	came := *q
 	d := newDecoder(q, body)
 	var inner []byte
 	asked := 0
@@ -78,8 +79,7 @@ func decodeCount(f format, q *llmmock.Request, body []byte) (provider.Format, *l
 	}
 	switch {
 	case inner != nil:
-		*q = llmmock.Request{Vendor: q.Vendor, Method: q.Method, Path: q.Path, Model: q.Model, Region: q.Region, Key: q.Key, Scenario: q.Scenario, Client: q.Client, Run: q.Run,
-			IdempotencyKey: q.IdempotencyKey, Hash: q.Hash, At: q.At, Size: q.Size}
+		*q = came
 		if _, refused := decodeInvoke(f, q, inner); refused != nil {
 			d.refusal = refused
 		}
@@ -156,6 +156,8 @@ func (d *decoder) member(key []byte) {
 					p.Add(text)
 				case "guardContent":
 					d.guarded(&p)
+				case "cachePoint":
+					d.q.Cache.Turns = max(d.q.Cache.Turns, 1)
 				}
 			})
 		})
@@ -316,6 +318,7 @@ func (d *decoder) toolConfig(key []byte) {
 func (d *decoder) tool(i int) {
 	r := &d.r
 	r.Object(func(key []byte) {
+		d.q.Cache.Tools = d.q.Cache.Tools || string(key) == "cachePoint"
 		if string(key) != "toolSpec" || r.Null() {
 			return
 		}
@@ -518,7 +521,9 @@ func (d *decoder) block(p *parts, i, j int) {
 					d.texts(p)
 				}
 			})
-		case "reasoningContent", "cachePoint", "citationsContent", "toolAddition", "toolRemoval":
+		case "cachePoint":
+			d.q.Cache.Turns = len(d.q.Turns) + 1 // with the one that is being read
+		case "reasoningContent", "citationsContent", "toolAddition", "toolRemoval":
 		default:
 			members--
 		}
@@ -615,8 +620,18 @@ func (d *decoder) finish() {
 		q.Turns[0] = d.system
 	} else {
 		q.Turns = q.Turns[1:]
+		q.Cache.Turns = max(q.Cache.Turns-1, 0)
+	}
+	if q.Cache != (llmmock.Cache{}) {
+		q.Cache.Least = leastCached
+		if familyOf(q.Model) == anthropicMessages {
+			q.Cache.Least = anthropic.LeastCached(q.Model)
+		}
 	}
 }
+
+// leastCached is how many tokens the vendor's own models keep at least.
+const leastCached = 1000
 
 func (d *decoder) refuseKey(has bool) {
 	if d.refusal != nil {

@@ -17,13 +17,15 @@ type kind struct {
 	name, message string
 }
 
+const unknownOperation = "UnknownOperationException"
+
 var kinds = map[llmmock.Reason]kind{
 	llmmock.BadRequest:      {400, "ValidationException", "The input fails to satisfy the constraints specified by Amazon Bedrock."},
 	llmmock.Unauthenticated: {403, "UnrecognizedClientException", "The security token included in the request is invalid."},
 	llmmock.NoCredit:        {403, "AccessDeniedException", "Model access is denied due to INVALID_PAYMENT_INSTRUMENT: A valid payment instrument must be provided."},
 	llmmock.Forbidden:       {403, "AccessDeniedException", "You don't have access to the model with the specified model ID."},
-	llmmock.NotFound:        {404, "ResourceNotFoundException", "The specified resource was not found."},
-	llmmock.MethodUnknown:   {405, "UnknownOperationException", "The method is not allowed for this resource."},
+	llmmock.NotFound:        {404, "ResourceNotFoundException", "The specified resource ARN was not found."},
+	llmmock.MethodUnknown:   {404, unknownOperation, "The operation is not known."},
 	llmmock.Conflict:        {400, "ConflictException", "Error occurred because of a conflict while performing an operation."},
 	llmmock.TooLarge:        {413, "RequestEntityTooLargeException", "The request body is too large."},
 	llmmock.Unprocessable:   {424, "ModelErrorException", "The request failed due to an error while processing the model."},
@@ -33,6 +35,17 @@ var kinds = map[llmmock.Reason]kind{
 	llmmock.Unavailable:     {503, "ServiceUnavailableException", "The service isn't currently available. Try again later."},
 	llmmock.TimedOut:        {408, "ModelTimeoutException", "The request took too long to process. Processing time exceeded the model timeout length."},
 	llmmock.Overloaded:      {503, "ServiceUnavailableException", "Bedrock is unable to process your request."},
+}
+
+// errorType is the header's value. The exceptions of the service's own model come with the name of that; what is in front of the
+// service has none.
+func (k kind) errorType() []string {
+	switch k.name {
+	case "AccessDeniedException", "ConflictException", "InternalServerException", "ModelErrorException", "ModelNotReadyException", "ModelStreamErrorException", "ModelTimeoutException",
+		"ResourceNotFoundException", "ServiceQuotaExceededException", "ServiceUnavailableException", "ThrottlingException", "ValidationException":
+		return []string{k.name + ":http://internal.amazon.com/coral/com.amazon.bedrock/"}
+	}
+	return []string{k.name}
 }
 
 func kindOf(f *llmmock.Failure) kind {
@@ -45,6 +58,9 @@ func kindOf(f *llmmock.Failure) kind {
 	}
 	if strings.HasSuffix(f.Code, "Exception") {
 		k.name = f.Code
+	}
+	if f.Spent != nil && f.Spent.Tokens {
+		k.message = "Too many tokens, please wait before trying again."
 	}
 	if f.Message != "" {
 		k.message = f.Message
@@ -69,12 +85,20 @@ func appendFailure(dst []byte, k kind) []byte {
 	return append(dst, '}')
 }
 
-// failure is the vendor's error outside of any route.
+// failure is the vendor's error outside of any route. What it has no operation for has a form of its own. (The vendor sends that
+// form with a status of 200, which nobody who tests a client wants to see as a success.)
 func failure(h http.Header, f *llmmock.Failure, id string) (status int, body []byte) {
 	k := kindOf(f)
+	unknown := f.Message == "" && (f.Reason == llmmock.NotFound || f.Reason == llmmock.MethodUnknown)
+	if unknown {
+		k = kinds[llmmock.MethodUnknown]
+	}
 	h["Content-Type"] = []string{"application/json"}
 	h["X-Amzn-Requestid"] = []string{uuid(id)}
-	h["X-Amzn-Errortype"] = []string{k.name}
+	h["X-Amzn-Errortype"] = k.errorType()
+	if unknown {
+		return k.status, []byte(`{"Output":{"__type":"com.amazon.coral.service#` + k.name + `"},"Version":"1.0"}`)
+	}
 	return k.status, appendFailure(nil, k)
 }
 

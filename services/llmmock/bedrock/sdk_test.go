@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -27,11 +28,27 @@ const secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 func client(t *testing.T, key string, decide func(q *llmmock.Request) *llmmock.Exchange) *bedrockruntime.Client {
 	t.Helper()
 	api := bedrock.New(bedrock.Config{Now: time.Now, Secret: func(id string) (string, bool) { return secret, id == "AKIAEXAMPLE" }})
-	s := providertest.Server(t, api, decide)
-	return bedrockruntime.New(bedrockruntime.Options{Region: "eu-central-1", BaseEndpoint: aws.String(s.URL), RetryMaxAttempts: 1,
+	s := providertest.Server(t, api, func(q *llmmock.Request) *llmmock.Exchange {
+		x := decide(q)
+		if q.Forged != nil {
+			x.Failure = q.Forged
+		}
+		return x
+	})
+	return bedrockruntime.New(bedrockruntime.Options{Region: "eu-central-1", BaseEndpoint: aws.String(s.URL), RetryMaxAttempts: 1, HTTPClient: unclosed{s.Client()},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: key, SessionToken: "a token"}, nil
 		})})
+}
+
+// unclosed keeps the body of a request from being closed before net/http has done with it. The client closes it as soon as there is
+// an answer, and its body then answers net/http's look for what is beyond the stated length with io.EOF as an error: for which the
+// connection is closed, in the middle of the answer when that came quickly enough (aws/aws-sdk-go-v2#2737).
+type unclosed struct{ *http.Client }
+
+func (c unclosed) Do(r *http.Request) (*http.Response, error) {
+	r.Body = io.NopCloser(r.Body)
+	return c.Client.Do(r)
 }
 
 var weather = &llmmock.Answer{Thinking: "Where is it?", ThinkingTokens: providertest.Tokens("Where is it?"), Text: "I look it up.", Tokens: providertest.Tokens("I look it up."),
@@ -227,7 +244,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, authorization, query, date string) {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/model/m/converse", RawQuery: query}, Header: http.Header{"Authorization": {authorization}, "X-Amz-Date": {date}}}
 		known := func(string) (string, bool) { return secret, true }
-		if f := bedrock.Verify(r, nil, known, time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)); f == nil && !strings.HasPrefix(authorization, "Bearer ") {
+		if f := bedrock.Verify(r, nil, known, "", time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)); f == nil && !strings.HasPrefix(authorization, "Bearer ") {
 			t.Fatalf("%q is believed", authorization)
 		}
 	})
@@ -263,6 +280,8 @@ func TestSignatures(t *testing.T) {
 		{"another day", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261125/r/bedrock/aws4_request, SignedHeaders=host, Signature=00", "20261126T120000Z", "InvalidSignatureException"},
 		{"old", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261126/r/bedrock/aws4_request, SignedHeaders=host, Signature=00", "20261126T115459Z", "InvalidSignatureException"},
 		{"early", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261126/r/bedrock/aws4_request, SignedHeaders=host, Signature=00", "20261126T120501Z", "InvalidSignatureException"},
+		{"another region", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261126/elsewhere/bedrock/aws4_request, SignedHeaders=host, Signature=00", "20261126T120000Z", "InvalidSignatureException"},
+		{"another service", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261126/r/s3/aws4_request, SignedHeaders=host, Signature=00", "20261126T120000Z", "InvalidSignatureException"},
 		{"wrong", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261126/r/bedrock/aws4_request, SignedHeaders=host, Signature=00", "20261126T120000Z", "InvalidSignatureException"},
 		{"bearer", "Bearer AKIAEXAMPLE", "", ""},
 		{"another's bearer", "Bearer x", "", "AccessDeniedException"},
@@ -273,7 +292,7 @@ func TestSignatures(t *testing.T) {
 			r.Header.Del("Authorization")
 		}
 		r.Header.Set("X-Amz-Date", c.date)
-		f := bedrock.Verify(r, []byte("{}"), known, now)
+		f := bedrock.Verify(r, []byte("{}"), known, "r", now)
 		if (f == nil) != (c.code == "") || f != nil && f.Code != c.code {
 			t.Errorf("%s: %+v, want %s", c.name, f, c.code)
 		}

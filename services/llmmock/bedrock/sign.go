@@ -62,10 +62,12 @@ func regionOf(r *http.Request) string {
 	return ""
 }
 
-// Verify says why the vendor would not believe a request, and nil when it would: it is to be signed with Signature Version 4, with
-// a key that secret knows, within MaxSkew of now. A bearer token is believed when secret knows it as an id. The body has to be
-// the one that r came with, and r's Host, URL and RequestURI as they came.
-func Verify(r *http.Request, body []byte, secret func(id string) (string, bool), now time.Time) *llmmock.Failure {
+var unknownKey = forged("UnrecognizedClientException", "The security token included in the request is invalid.")
+
+// Verify says why the vendor would not believe a request, and nil when it would: it is to be signed with Signature Version 4 for the
+// service bedrock and the region, with a key that secret knows, within MaxSkew of now; an empty region is any. A bearer token is
+// believed when secret knows it as an id. The body has to be the one that r came with, and r's Host, URL and RequestURI as they came.
+func Verify(r *http.Request, body []byte, secret func(id string) (string, bool), region string, now time.Time) *llmmock.Failure {
 	authorization := r.Header.Get("Authorization")
 	if token, ok := strings.CutPrefix(authorization, "Bearer "); ok {
 		if _, known := secret(token); !known {
@@ -82,19 +84,27 @@ func Verify(r *http.Request, body []byte, secret func(id string) (string, bool),
 	}
 	key, known := secret(s.id)
 	if !known {
-		return forged("UnrecognizedClientException", "The security token included in the request is invalid.")
+		return unknownKey
 	}
+	switch {
+	case s.service != "bedrock":
+		return forged("InvalidSignatureException", "Credential should be scoped to correct service: 'bedrock'. ")
+	case region != "" && s.region != region:
+		return forged("InvalidSignatureException", "Credential should be scoped to a valid region, not '"+s.region+"'. ")
+	}
+	const layout = "20060102T150405Z"
 	stamp := r.Header.Get("X-Amz-Date")
-	at, err := time.Parse("20060102T150405Z", stamp)
+	at, err := time.Parse(layout, stamp)
+	earliest, latest, now := now.Add(-MaxSkew).UTC().Format(layout), now.Add(MaxSkew).UTC().Format(layout), now.UTC()
 	switch {
 	case err != nil:
 		return forged("IncompleteSignatureException", "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
 	case !strings.HasPrefix(stamp, s.date):
 		return forged("InvalidSignatureException", "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP.")
 	case at.Before(now.Add(-MaxSkew)):
-		return forged("InvalidSignatureException", "Signature expired: "+stamp+" is now earlier than "+now.Add(-MaxSkew).UTC().Format("20060102T150405Z"))
+		return forged("InvalidSignatureException", "Signature expired: "+stamp+" is now earlier than "+earliest+" ("+now.Format(layout)+" - 5 min.)")
 	case at.After(now.Add(MaxSkew)):
-		return forged("InvalidSignatureException", "Signature not yet current: "+stamp+" is still later than "+now.Add(MaxSkew).UTC().Format("20060102T150405Z"))
+		return forged("InvalidSignatureException", "Signature not yet current: "+stamp+" is still later than "+latest+" ("+now.Format(layout)+" + 5 min.)")
 	}
 	sum := sha256.Sum256(body)
 	payload := hex.EncodeToString(sum[:])
@@ -120,7 +130,11 @@ func Verify(r *http.Request, body []byte, secret func(id string) (string, bool),
 }
 
 func forged(code, message string) *llmmock.Failure {
-	return &llmmock.Failure{Status: http.StatusForbidden, Reason: llmmock.Unauthenticated, Code: code, Message: message}
+	status := http.StatusForbidden
+	if code == "IncompleteSignatureException" {
+		status = http.StatusBadRequest
+	}
+	return &llmmock.Failure{Status: status, Reason: llmmock.Unauthenticated, Code: code, Message: message}
 }
 
 // canonical is the form of a request that is signed.

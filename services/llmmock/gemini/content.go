@@ -365,5 +365,5 @@ func (f *generateFormat) FailureChunk(dst []byte, e *llmmock.Failure, x *llmmock
 	} else {
 		dst = append(dst, '[')
 	}
-	return append(appendFailure(dst, e), ']')
+	return append(appendFailure(dst, e, f.q), ']')
 }

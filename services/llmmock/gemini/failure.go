@@ -31,12 +31,36 @@ var kinds = map[llmmock.Reason]kind{
 	llmmock.TooLarge:        {413, "INVALID_ARGUMENT", "Request payload size exceeds the limit."},
 	llmmock.Unprocessable:   {400, "FAILED_PRECONDITION", "Request cannot be executed in the current state."},
 	llmmock.RateLimited:     {429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota)."},
-	llmmock.QuotaExhausted: {429, "RESOURCE_EXHAUSTED", "You exceeded your current quota, please check your plan and billing details. " +
-		"For more information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits."},
-	llmmock.Broken:      {500, "INTERNAL", "An internal error has occurred. Please retry or report in https://developers.generativeai.google/guide/troubleshooting"},
-	llmmock.Unavailable: {503, "UNAVAILABLE", "The service is currently unavailable."},
-	llmmock.TimedOut:    {504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."},
-	llmmock.Overloaded:  {503, "UNAVAILABLE", "The model is overloaded. Please try again later."},
+	llmmock.QuotaExhausted:  {429, "RESOURCE_EXHAUSTED", overQuota},
+	llmmock.Broken:          {500, "INTERNAL", "An internal error has occurred. Please retry or report in https://developers.generativeai.google/guide/troubleshooting"},
+	llmmock.Unavailable:     {503, "UNAVAILABLE", "The service is currently unavailable."},
+	llmmock.TimedOut:        {504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."},
+	llmmock.Overloaded:      {503, "UNAVAILABLE", "The model is overloaded. Please try again later."},
+}
+
+const overQuota = "You exceeded your current quota, please check your plan and billing details. For more information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits. " +
+	"To monitor your current usage, head to: https://ai.dev/rate-limit. "
+
+// quota is one of those that can be used up, by the names of its metric and of itself.
+type quota struct{ metric, id string }
+
+var (
+	requestsPerDay    = quota{"generate_content_free_tier_requests", "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}
+	requestsPerMinute = quota{"generate_content_free_tier_requests", "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}
+	tokensPerMinute   = quota{"generate_content_free_tier_input_token_count", "GenerateContentInputTokensPerModelPerMinute-FreeTier"}
+)
+
+// quotaOf a failure, and how much it is; 0 when that is not known. Nil for failures that have nothing to do with one.
+func quotaOf(f *llmmock.Failure) (q *quota, limit int) {
+	switch {
+	case f.Spent != nil && f.Spent.Tokens:
+		return &tokensPerMinute, f.Spent.PerMinute
+	case f.Spent != nil:
+		return &requestsPerMinute, f.Spent.PerMinute
+	case f.Reason == llmmock.QuotaExhausted:
+		return &requestsPerDay, 0
+	}
+	return nil, 0
 }
 
 func kindOf(f *llmmock.Failure) kind {
@@ -62,9 +86,30 @@ func kindOf(f *llmmock.Failure) kind {
 	return k
 }
 
-// appendFailure appends google.rpc.Status in its JSON form: an object with the one member error.
-func appendFailure(dst []byte, f *llmmock.Failure) []byte {
+// unregistered is what those hear who send no key at all.
+const unregistered = "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or other form of API consumer identity to call this API."
+
+// appendFailure appends google.rpc.Status in its JSON form: an object with the one member error. The request is nil outside of any
+// route.
+func appendFailure(dst []byte, f *llmmock.Failure, of *llmmock.Request) []byte {
 	k := kindOf(f)
+	quota, limit := quotaOf(f)
+	model := ""
+	if of != nil {
+		model = of.Model
+	}
+	if quota != nil && f.Message == "" {
+		k.message = overQuota + "\n* Quota exceeded for metric: generativelanguage.googleapis.com/" + quota.metric
+		if limit > 0 {
+			k.message += ", limit: " + strconv.Itoa(limit)
+		}
+		if model != "" {
+			k.message += ", model: " + model
+		}
+		if f.RetryAfter > 0 {
+			k.message += "\nPlease retry in " + string(appendSeconds(nil, f.RetryAfter)) + "."
+		}
+	}
 	dst = append(dst, `{"error":{"code":`...)
 	dst = strconv.AppendInt(dst, int64(k.status), 10)
 	dst = append(dst, `,"message":`...)
@@ -74,9 +119,11 @@ func appendFailure(dst []byte, f *llmmock.Failure) []byte {
 	dst = append(dst, '"')
 	const none = `,"details":[`
 	open := none
-	if f.Reason == llmmock.Unauthenticated {
+	if f.Reason == llmmock.Unauthenticated && k.message != unregistered {
 		dst = append(dst, open...)
 		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID","domain":"googleapis.com","metadata":{"service":"generativelanguage.googleapis.com"}}`...)
+		dst = append(dst, `,{"@type":"type.googleapis.com/google.rpc.LocalizedMessage","locale":"en-US","message":`...)
+		dst = append(provider.AppendString(dst, k.message), '}')
 		open = ","
 	}
 	if f.Field != "" {
@@ -88,10 +135,20 @@ func appendFailure(dst []byte, f *llmmock.Failure) []byte {
 		dst = append(dst, `}]}`...)
 		open = ","
 	}
-	if f.Reason == llmmock.QuotaExhausted {
+	if quota != nil {
 		dst = append(dst, open...)
-		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"generativelanguage.googleapis.com/generate_content_paid_tier_requests","quotaId":"GenerateRequestsPerDayPerProjectPerModel"}]}`...)
-		dst = append(dst, `,{"@type":"type.googleapis.com/google.rpc.Help","links":[{"description":"Learn more about Gemini API quotas","url":"https://ai.google.dev/gemini-api/docs/rate-limits"}]}`...)
+		dst = append(dst, `{"@type":"type.googleapis.com/google.rpc.Help","links":[{"description":"Learn more about Gemini API quotas","url":"https://ai.google.dev/gemini-api/docs/rate-limits"}]}`...)
+		dst = append(dst, `,{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"generativelanguage.googleapis.com/`...)
+		dst = append(dst, quota.metric...)
+		dst = append(dst, `","quotaId":"`...)
+		dst = append(dst, quota.id...)
+		dst = append(dst, `","quotaDimensions":{"location":"global","model":`...)
+		dst = append(provider.AppendString(dst, model), '}')
+		if limit > 0 {
+			dst = append(dst, `,"quotaValue":"`...)
+			dst = append(strconv.AppendInt(dst, int64(limit), 10), '"')
+		}
+		dst = append(dst, "}]}"...)
 		open = ","
 	}
 	if f.RetryAfter > 0 {
@@ -117,25 +174,28 @@ func appendSeconds(dst []byte, d time.Duration) []byte {
 func failure(h http.Header, f *llmmock.Failure, _ string) (status int, body []byte) {
 	commonHeader(h)
 	h["Content-Type"] = []string{contentType}
-	return kindOf(f).status, append(appendFailure(nil, f), '\n')
+	return kindOf(f).status, append(appendFailure(nil, f, nil), '\n')
 }
 
 // Failure implements provider.Format.
 func (f *format) Failure(dst []byte, e *llmmock.Failure, _ *llmmock.Exchange) (status int, _ string, body []byte) {
-	if e.Reason == llmmock.NotFound && e.Message == "" && f.q.Model != "" {
+	said := *e
+	switch {
+	case e.Message != "":
+	case e.Reason == llmmock.NotFound && f.q.Model != "":
 		_, method, _ := strings.Cut(f.q.Path[strings.LastIndexByte(f.q.Path, '/')+1:], ":")
-		missing := *e
-		missing.Message = "models/" + f.q.Model + " is not found for API version " + f.version + ", or is not supported for " + method +
+		said.Message = "models/" + f.q.Model + " is not found for API version " + f.version + ", or is not supported for " + method +
 			". Call ListModels to see the list of available models and their supported methods."
-		e = &missing
+	case e.Reason == llmmock.Unauthenticated && e.Status == 0 && f.q.Key == "":
+		said.Status, said.Code, said.Message = http.StatusForbidden, "PERMISSION_DENIED", unregistered
 	}
-	return kindOf(e).status, contentType, append(appendFailure(dst, e), '\n')
+	return kindOf(&said).status, contentType, append(appendFailure(dst, &said, f.q), '\n')
 }
 
 // FailureChunk implements provider.Format.
 func (f *format) FailureChunk(dst []byte, e *llmmock.Failure, _ *llmmock.Exchange) []byte {
 	dst = append(dst, "data: "...)
-	dst = appendFailure(dst, e)
+	dst = appendFailure(dst, e, f.q)
 	return append(dst, "\r\n\r\n"...)
 }
 

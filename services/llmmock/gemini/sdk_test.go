@@ -146,7 +146,7 @@ func TestClientFailures(t *testing.T) {
 	} {
 		c := client(t, false, func(q *llmmock.Request) *llmmock.Exchange {
 			x := providertest.Exchange(q, nil)
-			x.Failure = &f
+			x.Failure, q.Key = &f, "k"
 			return x
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

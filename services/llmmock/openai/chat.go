@@ -21,6 +21,8 @@ type chat struct {
 	logprobs  bool
 	top       int // alternatives of each token
 	custom    []string
+	// audio is the format in which the answer is spoken; empty for an answer in writing.
+	audio string
 	// messages and metadata as they came, of a completion that is to be stored.
 	messages, metadata string
 	// id of a completion that was made up; else it follows from the exchange.
@@ -110,7 +112,7 @@ func (f *chat) append(dst []byte, x *llmmock.Exchange) []byte {
 		dst = f.choice(dst, x, i)
 	}
 	dst = append(dst, `],"usage":`...)
-	dst = appendUsage(dst, usage(x))
+	dst = f.usage(dst, x)
 	if f.w.azure() {
 		dst = append(dst, ","+promptFiltered...)
 	}
@@ -123,7 +125,7 @@ func (f *chat) choice(dst []byte, x *llmmock.Exchange, i int) []byte {
 	dst = strconv.AppendInt(dst, int64(i), 10)
 	dst = append(dst, `,"message":{"role":"assistant","content":`...)
 	refused := a.Finish == llmmock.Refused
-	if refused || a.Text == "" && len(a.Calls) > 0 {
+	if refused || a.Text == "" && len(a.Calls) > 0 || f.spoken(a) {
 		dst = append(dst, "null"...)
 	} else {
 		dst = provider.AppendString(dst, a.Text)
@@ -153,6 +155,12 @@ func (f *chat) choice(dst []byte, x *llmmock.Exchange, i int) []byte {
 			dst = append(dst, '}')
 		}
 		dst = append(dst, ']')
+	}
+	if f.spoken(a) {
+		dst = append(f.appendAudioID(append(dst, ','), x, i), `,"data":"`...)
+		dst = append(appendSilence(dst, f.audio), `","transcript":`...)
+		dst = append(provider.AppendString(dst, a.Text), `,"expires_at":`...)
+		dst = append(strconv.AppendInt(dst, x.Created.Add(audioKept).Unix(), 10), '}')
 	}
 	dst = append(dst, `,"annotations":[]},"logprobs":`...)
 	if f.logprobs {
@@ -210,7 +218,7 @@ func callID(dst []byte, x *llmmock.Exchange, c *llmmock.Call, i, j int) []byte {
 	return strconv.AppendInt(dst, int64(j), 10)
 }
 
-func appendUsage(dst []byte, u llmmock.Usage) []byte {
+func appendUsage(dst []byte, u llmmock.Usage, spoken int) []byte {
 	dst = append(dst, `{"prompt_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(u.Input), 10)
 	dst = append(dst, `,"completion_tokens":`...)
@@ -223,5 +231,7 @@ func appendUsage(dst []byte, u llmmock.Usage) []byte {
 	dst = strconv.AppendInt(dst, int64(u.CacheWrite), 10)
 	dst = append(dst, `},"completion_tokens_details":{"reasoning_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(u.Reasoning), 10)
-	return append(dst, `,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}`...)
+	dst = append(dst, `,"audio_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(spoken), 10)
+	return append(dst, `,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}`...)
 }

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,8 +15,9 @@ func (w *wire) decodeChat(q *llmmock.Request, r *http.Request, body []byte) (pro
 	f := &chat{format: w.format(q, r), obfuscate: true}
 	d := w.decoder(q, r, body)
 	var (
-		messages, tools, functions, parallel, store bool
-		from, to                                    int // the messages
+		messages, tools, functions, parallel, store, spoken bool
+		from, to                                            int // the messages
+		format                                              string
 	)
 	d.Object(func(key []byte) {
 		switch string(key) {
@@ -68,7 +70,17 @@ func (w *wire) decodeChat(q *llmmock.Request, r *http.Request, body []byte) (pro
 			store = d.flag(false)
 		case "metadata":
 			f.metadata = d.raw()
-		case "audio", "frequency_penalty", "logit_bias", "modalities", "moderation", "prediction", "presence_penalty", "prompt_cache_key",
+		case "audio":
+			if !d.Null() {
+				d.Object(func(key []byte) {
+					if string(key) == "format" {
+						format = d.text()
+					}
+				})
+			}
+		case "modalities":
+			d.list(16, "an array of strings", func(int) { spoken = d.String() == "audio" || spoken })
+		case "frequency_penalty", "logit_bias", "moderation", "prediction", "presence_penalty", "prompt_cache_key",
 			"prompt_cache_options", "prompt_cache_retention", "safety_identifier", "seed", "temperature", "top_p", "user", "verbosity", "web_search_options":
 		default:
 			d.stranger(key)
@@ -84,6 +96,9 @@ func (w *wire) decodeChat(q *llmmock.Request, r *http.Request, body []byte) (pro
 		return nil, bad("", "", "you must provide a model parameter")
 	}
 	f.functions, f.custom = functions && !tools, d.custom
+	if spoken {
+		f.audio = cmp.Or(format, "wav")
+	}
 	if store {
 		f.messages = strings.ToValidUTF8(string(compact(nil, body[from:to])), "\uFFFD")
 	}

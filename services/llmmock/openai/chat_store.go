@@ -50,7 +50,7 @@ func (f *chat) keep(x *llmmock.Exchange) {
 			size += len(call.Arguments) + 64
 		}
 	}
-	f.w.chats.put(c.id, c, size)
+	f.w.chats.Put(c.id, c, size)
 }
 
 func (c *storedChat) append(dst []byte) []byte {
@@ -71,7 +71,7 @@ type chatObject struct {
 func (w *wire) findChat(q *llmmock.Request, r *http.Request) *chatObject {
 	f := &chatObject{object: object{w.format(q, r)}, id: r.PathValue("completion_id")}
 	q.Operation = llmmock.Other
-	if f.chat = w.chats.get(f.id); f.chat != nil {
+	if f.chat = w.chats.Get(f.id); f.chat != nil {
 		q.Model = f.chat.exchange.Model
 	} else {
 		q.Missing = &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Message: "Chat completion with id '" + shorten(f.id) + "' not found."}
@@ -127,7 +127,7 @@ func (w *wire) updateChat(q *llmmock.Request, r *http.Request, body []byte) (pro
 // Whole implements provider.Format.
 func (f *chatObject) Whole(dst []byte, x *llmmock.Exchange) (status int, contentType string, body []byte) {
 	if f.forget {
-		f.w.chats.delete(f.id)
+		f.w.chats.Delete(f.id)
 		dst = append(dst, `{"object":"chat.completion.deleted","id":`...)
 		dst = provider.AppendString(dst, f.id)
 		return http.StatusOK, jsonType, append(dst, `,"deleted":true}`...)
@@ -167,7 +167,7 @@ func (w *wire) listChats(q *llmmock.Request, r *http.Request, _ []byte) (provide
 // Whole implements provider.Format.
 func (f *chatList) Whole(dst []byte, _ *llmmock.Exchange) (status int, contentType string, body []byte) {
 	var found []listedItem
-	for _, c := range f.w.chats.all() {
+	for _, c := range f.w.chats.All() {
 		if (f.model == "" || f.model == c.exchange.Model) && f.has(*c.metadata.Load()) {
 			found = append(found, listedItem{c.id, c.append(nil)})
 		}

@@ -96,14 +96,14 @@ func (s *chatStream) run() {
 			}
 			c.done = true
 			open--
-			if !s.end(i, c, last) {
+			if s.spoken(c.answer) && !s.sound(i, last) || !s.end(i, c, last) {
 				return
 			}
 		}
 	}
 	if s.includeUsage {
 		s.buf = append(s.buf[:s.same], `],"usage":`...)
-		s.buf = appendUsage(s.buf, usage(x))
+		s.buf = s.usage(s.buf, x)
 		if !s.flush("", last) {
 			return
 		}
@@ -163,7 +163,7 @@ func padded(pad, piece string) string {
 
 func (s *chatStream) role(i int, c *cursor, due int) bool {
 	s.open(i)
-	if len(c.text) == 0 && len(c.answer.Calls) > 0 || c.answer.Finish == llmmock.Refused {
+	if len(c.text) == 0 && len(c.answer.Calls) > 0 || c.answer.Finish == llmmock.Refused || s.spoken(c.answer) {
 		s.buf = append(s.buf, `"role":"assistant","content":null,"refusal":null`...)
 	} else {
 		s.buf = append(s.buf, `"role":"assistant","content":"","refusal":null`...)
@@ -202,9 +202,14 @@ func (s *chatStream) next(i int, c *cursor, due int) (piece, ok bool) {
 func (s *chatStream) say(i int, c *cursor, t string, due int) bool {
 	s.open(i)
 	refused := c.answer.Finish == llmmock.Refused
-	if refused {
+	switch {
+	case refused:
 		s.buf = append(s.buf, `"refusal":`...)
-	} else {
+	case s.audio != "":
+		s.buf = append(s.appendAudioID(s.buf, s.x, i), `,"transcript":`...)
+		s.buf = append(provider.AppendString(s.buf, t), '}')
+		return s.close(t, due)
+	default:
 		s.buf = append(s.buf, `"content":`...)
 	}
 	s.buf = provider.AppendString(s.buf, t)

@@ -209,7 +209,7 @@ func (f *completion) Whole(dst []byte, x *llmmock.Exchange) (status int, content
 		dst = append(dst, '}')
 	}
 	dst = append(dst, `],"usage":`...)
-	dst = appendUsage(dst, usage(x))
+	dst = appendUsage(dst, usage(x), 0)
 	if f.w.azure() {
 		dst = append(dst, ","+promptFiltered...)
 	}
@@ -329,7 +329,7 @@ func (f *completion) stream(x *llmmock.Exchange, yield func(llmmock.Chunk) bool)
 	}
 	if f.includeUsage {
 		buf = append(buf[:same], `],"usage":`...)
-		buf = append(appendUsage(buf, usage(x)), "}\n\n"...)
+		buf = append(appendUsage(buf, usage(x), 0), "}\n\n"...)
 		if !yield(llmmock.Chunk{Data: buf, Token: last}) {
 			return
 		}

@@ -33,6 +33,8 @@ type decoder struct {
 	custom []string
 	// allowed are the only tools that may be called; nil for all of them.
 	allowed []string
+	// hosted is the first tool that the vendor runs itself, and hostedChoice the one that was chosen; nil for none.
+	hosted, hostedChoice *hosted
 }
 
 func (w *wire) decoder(q *llmmock.Request, r *http.Request, body []byte) decoder {

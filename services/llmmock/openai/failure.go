@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"edgehold.internal/services/llmmock"
@@ -16,19 +17,23 @@ type words struct {
 	kind, code, message string
 }
 
-const invalid = "invalid_request_error"
+const (
+	invalid   = "invalid_request_error"
+	overQuota = "You exceeded your current quota, please check your plan and billing details. For more information on this error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors."
+	findKey   = " You can find your API key at https://platform.openai.com/account/api-keys."
+)
 
 var said = map[llmmock.Reason]words{
 	llmmock.BadRequest:      {400, invalid, "", "The request could not be understood."},
-	llmmock.Unauthenticated: {401, invalid, "invalid_api_key", "Incorrect API key provided."},
-	llmmock.NoCredit:        {429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota, please check your plan and billing details."},
-	llmmock.Forbidden:       {403, invalid, "", "You have insufficient permissions for this operation."},
+	llmmock.Unauthenticated: {401, invalid, "invalid_api_key", "Incorrect API key provided." + findKey},
+	llmmock.NoCredit:        {429, "insufficient_quota", "insufficient_quota", overQuota},
+	llmmock.Forbidden:       {403, invalid, "missing_scope", "You have insufficient permissions for this operation. Missing scopes: model.request."},
 	llmmock.NotFound:        {404, invalid, "", "The requested resource was not found."},
 	llmmock.Conflict:        {409, invalid, "", "The request conflicts with another one that was made at the same time."},
 	llmmock.TooLarge:        {413, invalid, "", "The request body is too large."},
 	llmmock.Unprocessable:   {422, invalid, "", "The request was understood but cannot be processed."},
 	llmmock.RateLimited:     {429, "requests", "rate_limit_exceeded", ""},
-	llmmock.QuotaExhausted:  {429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota, please check your plan and billing details."},
+	llmmock.QuotaExhausted:  {429, "insufficient_quota", "insufficient_quota", overQuota},
 	llmmock.Broken:          {500, "server_error", "", "The server had an error while processing your request. Sorry about that!"},
 	llmmock.Unavailable:     {503, "server_error", "", "The engine is currently overloaded, please try again later."},
 	llmmock.TimedOut:        {504, "server_error", "", "The request timed out."},
@@ -72,7 +77,15 @@ func (w *wire) resolve(f *llmmock.Failure, x *llmmock.Exchange) words {
 			r.code, r.message = "DeploymentNotFound", "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes, please wait a moment and try again."
 		}
 	case f.Reason == llmmock.Unauthenticated && key == "" && !azure && x != nil:
-		r.code, r.message = "", "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+		r.code, r.message = "", "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY), "+
+			"or as the password field (with blank username) if you're accessing the API from your browser and are prompted for a username and password."+
+			" You can obtain an API key from https://platform.openai.com/account/api-keys."
+	case f.Reason == llmmock.Unauthenticated && key != "" && !azure:
+		shown, _, fingerprint := strings.Cut(key, "…")
+		if !fingerprint {
+			shown = ""
+		}
+		r.message = "Incorrect API key provided: " + shown + "********." + findKey
 	case f.Reason == llmmock.RateLimited:
 		r = w.limited(r, f, x, azure)
 	}
@@ -93,37 +106,62 @@ func (w *wire) resolve(f *llmmock.Failure, x *llmmock.Exchange) words {
 
 // limited tells which of the limits it was.
 func (w *wire) limited(r words, f *llmmock.Failure, x *llmmock.Exchange, azure bool) words {
-	after := ""
+	spent := llmmock.Spent{}
+	if f.Spent != nil {
+		spent = *f.Spent
+	}
 	if azure {
-		if f.RetryAfter > 0 {
-			after = " Please retry after " + strconv.Itoa(seconds(f.RetryAfter)) + " seconds."
+		r.message = "Requests to the " + operation(x) + " have exceeded call rate limit of your current OpenAI S0 pricing tier."
+		if spent.Tokens {
+			r.message = strings.Replace(r.message, " call ", " token ", 1)
 		}
-		r.message = "Requests to this operation have exceeded the rate limit of your current pricing tier." + after
+		if f.RetryAfter > 0 {
+			r.message += " Please retry after " + strconv.Itoa(seconds(f.RetryAfter)) + " seconds."
+		}
+		r.message += " Please go here: https://aka.ms/oai/quotaincrease if you would like to further increase the default rate limit."
 		return r
 	}
-	if f.RetryAfter > 0 {
-		after = " Please try again in " + reset(f.RetryAfter) + "."
+	r.kind = "requests"
+	on := " on requests per min (RPM)"
+	if spent.Tokens {
+		r.kind, on = "tokens", " on tokens per min (TPM)"
 	}
-	what, name := "requests", "requests per min (RPM)"
-	var limit llmmock.Limit
-	model := ""
 	if x != nil {
-		model = " for " + shorten(x.Model)
-		if x.Limits != nil {
-			limit = x.Limits.Requests
-			if (limit.Remaining > 0 || limit.Limit == 0) && x.Limits.Tokens.Limit > 0 {
-				what, name, limit = "tokens", "tokens per min (TPM)", x.Limits.Tokens
-			}
-		}
+		on = " for " + shorten(x.Model) + " in organization " + w.Organization + on
 	}
-	r.kind = what
-	r.message = "Rate limit reached" + model + " in organization " + w.Organization + " on " + name
-	if limit.Limit > 0 {
-		r.message += ": Limit " + strconv.Itoa(limit.Limit) + ", Used " + strconv.Itoa(limit.Limit-limit.Remaining)
+	limit, requested := ": Limit "+strconv.Itoa(spent.PerMinute), ", Requested "+strconv.Itoa(spent.Requested)+"."
+	switch {
+	case f.Spent == nil:
+		r.message = "Rate limit reached" + on + "."
+	case spent.Never():
+		r.message = "Request too large" + on + limit + requested + " The input or output tokens must be reduced in order to run successfully."
+	default:
+		r.message = "Rate limit reached" + on + limit + ", Used " + strconv.Itoa(max(spent.PerMinute-spent.Remaining, 0)) + requested
 	}
-	r.message += "." + after
+	if f.RetryAfter > 0 {
+		r.message += " Please try again in " + reset(f.RetryAfter) + "."
+	}
+	r.message += " Visit https://platform.openai.com/account/rate-limits to learn more."
 	return r
 }
+
+// operation is what Azure calls what was asked for.
+func operation(x *llmmock.Exchange) string {
+	name := "Responses_Create"
+	switch {
+	case x == nil:
+		return azureOperation
+	case strings.Contains(x.Path, "/chat/completions"):
+		name = "ChatCompletions_Create"
+	case strings.Contains(x.Path, "/completions"):
+		name = "Completions_Create"
+	case strings.Contains(x.Path, "/embeddings"):
+		name = "Embeddings_Create"
+	}
+	return name + " " + azureOperation
+}
+
+const azureOperation = "Operation under Azure OpenAI API"
 
 // appendError appends {"error":…}.
 func (w *wire) appendError(dst []byte, r words, f *llmmock.Failure) []byte {
@@ -139,7 +177,11 @@ func (w *wire) appendError(dst []byte, r words, f *llmmock.Failure) []byte {
 	dst = append(dst, `,"type":`...)
 	dst = provider.AppendString(dst, r.kind)
 	dst = append(dst, `,"param":`...)
-	dst = appendOrNull(dst, f.Field)
+	field := f.Field
+	if r.code == noModel {
+		field = ""
+	}
+	dst = appendOrNull(dst, field)
 	dst = append(dst, `,"code":`...)
 	dst = appendOrNull(dst, r.code)
 	if f.Code == "content_filter" && w.azure() {
@@ -175,6 +217,9 @@ func (w *wire) failure(h http.Header, f *llmmock.Failure, id string) (status int
 // Failure implements provider.Format.
 func (f *format) Failure(dst []byte, failure *llmmock.Failure, x *llmmock.Exchange) (status int, contentType string, body []byte) {
 	r := f.w.resolve(failure, x)
+	if f.version != "" {
+		r.message = strings.Replace(r.message, azureOperation, azureOperation+" version "+f.version, 1)
+	}
 	return r.status, jsonType, f.w.appendError(dst, r, failure)
 }
 
@@ -216,7 +261,7 @@ func (f *format) Header(h http.Header, x *llmmock.Exchange) {
 			h["Api-Supported-Versions"] = []string{f.version}
 		}
 	} else {
-		h["Openai-Processing-Ms"] = []string{strconv.FormatInt(took(x).Milliseconds(), 10)}
+		h["Openai-Processing-Ms"] = []string{strconv.FormatInt(max(took(x).Milliseconds(), 0), 10)}
 	}
 	if l := x.Limits; l != nil {
 		limits(h, "Requests", l.Requests)

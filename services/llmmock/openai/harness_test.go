@@ -1,12 +1,9 @@
 package openai_test
 
 import (
-	"flag"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +11,8 @@ import (
 	"edgehold.internal/services/llmmock"
 	"edgehold.internal/services/llmmock/openai"
 	"edgehold.internal/services/llmmock/provider"
+	"edgehold.internal/services/llmmock/provider/providertest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -119,20 +115,7 @@ func (s *server) ask(t *testing.T, method, path, body string) (int, http.Header,
 // golden compares got with a file, which is reviewed like code.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs (-update writes it)\ngot:\n%s\nwant:\n%s", file, got, want)
-	}
+	providertest.Golden(t, name, []byte(got))
 }
 
 // say is an answer that is text.

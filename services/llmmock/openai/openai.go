@@ -35,7 +35,7 @@ type Config struct {
 func New(c Config) []provider.API {
 	c = c.complete()
 	open := &wire{Config: c, vendor: llmmock.OpenAI, organization: []string{c.Organization},
-		stored: newStore[*entry](c.Stored, c.StoredBytes), chats: newStore[*storedChat](c.Stored, c.StoredBytes)}
+		stored: provider.NewStore[*entry](c.Stored, c.StoredBytes), chats: provider.NewStore[*storedChat](c.Stored, c.StoredBytes)}
 	azure := new(wire)
 	*azure = *open
 	azure.vendor = llmmock.Azure
@@ -74,8 +74,8 @@ func (c Config) complete() Config {
 type wire struct {
 	Config
 	vendor       llmmock.Vendor
-	stored       *store[*entry]
-	chats        *store[*storedChat]
+	stored       *provider.Store[*entry]
+	chats        *provider.Store[*storedChat]
 	organization []string // as a header's value
 }
 
@@ -116,15 +116,7 @@ func (w *wire) deployments() []provider.Route {
 		{Pattern: "POST " + base + "/embeddings", Decode: w.decodeEmbedding},
 	}, w.responses("/openai")...)
 	for i := range routes {
-		decode := routes[i].Decode
-		routes[i].Decode = func(q *llmmock.Request, r *http.Request, body []byte) (provider.Format, *llmmock.Failure) {
-			q.Vendor = llmmock.Azure
-			if r.URL.Query().Get("api-version") == "" {
-				// Azure's gateway does not find what has no version.
-				return nil, &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Code: "404", Message: "Resource not found"}
-			}
-			return decode(q, r, body)
-		}
+		routes[i].Decode = dated(routes[i].Decode)
 	}
 	return routes
 }

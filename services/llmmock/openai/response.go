@@ -26,6 +26,10 @@ type response struct {
 	logprobs              bool
 	top                   int
 	custom                []string
+	// hosted is the tool that the vendor runs, and query what it is asked; nil for none. results: what came of it is told.
+	hosted  *hosted
+	query   string
+	results bool
 
 	// events that were streamed so far: the next one's number.
 	events int
@@ -106,7 +110,7 @@ func (f *response) append(dst []byte, x *llmmock.Exchange, status string, failur
 	dst = append(dst, `,"output":[`...)
 	done := status == "completed" || status == "incomplete"
 	if done {
-		for i := range items(x.Answer) {
+		for i := range f.items(x) {
 			dst = f.item(comma(dst, i), x, i, status)
 		}
 	}
@@ -193,15 +197,19 @@ func appendResponseUsage(dst []byte, u llmmock.Usage) []byte {
 	return append(dst, '}')
 }
 
-// What is put out, in this order: what was thought, if anything was; a message, if something is said or nothing is called; the
-// calls.
+// What is put out, in this order: what was thought, if anything was; the call of a hosted tool; a message, if something is said or
+// nothing is called; the calls.
 func hasThought(a *llmmock.Answer) bool { return a.Thinking != "" || len(a.ThinkingTokens) > 0 }
 
 func hasMessage(a *llmmock.Answer) bool { return a.Text != "" || len(a.Calls) == 0 }
 
 // items is how many are put out.
-func items(a *llmmock.Answer) int {
+func (f *response) items(x *llmmock.Exchange) int {
+	a := x.Answer
 	n := len(a.Calls)
+	if f.hosts(x) {
+		n++
+	}
 	if hasThought(a) {
 		n++
 	}
@@ -217,6 +225,12 @@ func (f *response) item(dst []byte, x *llmmock.Exchange, i int, status string) [
 	if hasThought(a) {
 		if n == 0 {
 			return f.reasoning(dst, x, i, true)
+		}
+		n--
+	}
+	if f.hosts(x) {
+		if n == 0 {
+			return f.hostedCall(dst, x, i, status)
 		}
 		n--
 	}
@@ -271,7 +285,11 @@ func (f *response) part(dst []byte, x *llmmock.Exchange, text string, done bool)
 		dst = append(dst, `{"type":"refusal","refusal":`...)
 		return append(provider.AppendString(dst, text), '}')
 	}
-	dst = append(dst, `{"type":"output_text","annotations":[],"logprobs":[`...)
+	dst = append(dst, `{"type":"output_text","annotations":[`...)
+	if done {
+		dst = f.annotation(dst, x)
+	}
+	dst = append(dst, `],"logprobs":[`...)
 	if done {
 		dst = f.allProbabilities(dst, x)
 	}

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 
@@ -119,6 +120,8 @@ func (f *response) decode(d *decoder) ([]llmmock.Turn, *llmmock.Failure) {
 					f.logprobs = true
 				case "reasoning.encrypted_content":
 					f.encrypted = true
+				case webSearch.include, fileSearch.include, codeInterpreter.include:
+					f.results = true
 				}
 			})
 		case "top_logprobs":
@@ -165,7 +168,9 @@ func (f *response) decode(d *decoder) ([]llmmock.Turn, *llmmock.Failure) {
 		q.Model = defaultModel // which the prompt that is stored with the vendor would name
 	}
 	f.custom = d.custom
-	d.chosen()
+	if d.chosen(); q.ToolChoice != llmmock.ToolsNone {
+		f.hosted, f.query = cmp.Or(d.hostedChoice, d.hosted), shorten(q.Last())
+	}
 	if least := 16; q.MaxTokens > 0 && q.MaxTokens < least {
 		d.rule("max_output_tokens", "integer_below_min_value", "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got "+strconv.Itoa(q.MaxTokens)+" instead.")
 	}
@@ -388,6 +393,9 @@ func (d *decoder) responseTools() {
 		case kind == "":
 			d.miss("type")
 		case kind != "function" && kind != "custom": // one that the vendor runs itself
+			if d.hosted == nil {
+				d.hosted = hostedTool(kind)
+			}
 		case t.Name == "":
 			d.miss("name")
 		default:
@@ -420,6 +428,8 @@ func (d *decoder) responseChoice() {
 		switch kind {
 		case "function", "custom", "allowed_tools", "":
 			d.chose(kind, name, mode)
+		default:
+			d.hostedChoice = hostedTool(kind)
 		}
 	default:
 		d.not(k, "one of a string or object")

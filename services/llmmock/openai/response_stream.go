@@ -12,7 +12,10 @@ import (
 // Stream implements provider.Format.
 func (f *response) Stream(x *llmmock.Exchange) iter.Seq[llmmock.Chunk] {
 	return func(yield func(llmmock.Chunk) bool) {
-		s := responseStream{response: f, x: x, yield: yield, after: -1, paced: true, keeps: true}
+		if f.background {
+			f.keep(x) // whoever leaves this stream may go on with it
+		}
+		s := responseStream{response: f, x: x, yield: yield, after: -1, paced: true, keeps: !f.background}
 		s.run(final(x))
 	}
 }
@@ -77,6 +80,10 @@ func (s *responseStream) run(final string) {
 	i := 0
 	if hasThought(a) {
 		s.think(i)
+		i++
+	}
+	if s.hosts(x) {
+		s.host(i)
 		i++
 	}
 	if hasMessage(a) {
@@ -241,6 +248,12 @@ func (s *responseStream) speak(i int, final string) {
 		s.buf = provider.AppendString(s.buf, a.Text)
 	} else {
 		s.deltas("response.output_text.delta", "msg_", i, inner, slices.Values(tokens(a)), true)
+		if cited := s.annotation(nil, x); len(cited) > 0 {
+			s.begin("response.output_text.annotation.added")
+			s.at("msg_", i, inner+`,"annotation_index":0,"annotation":`)
+			s.buf = append(s.buf, cited...)
+			s.end()
+		}
 		s.begin("response.output_text.done")
 		s.at("msg_", i, inner+`,"text":`)
 		s.buf = provider.AppendString(s.buf, a.Text)

@@ -1,14 +1,12 @@
 package openai
 
 import (
-	"container/list"
 	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,77 +14,6 @@ import (
 	"edgehold.internal/services/llmmock/provider"
 	"edgehold.internal/services/llmmock/provider/jsonread"
 )
-
-// store keeps what was made for those who ask for it later, and forgets the oldest. It is safe for concurrent use.
-type store[T any] struct {
-	entries, bytes int // at most
-
-	mu    sync.Mutex
-	byID  map[string]*list.Element
-	order *list.List // of held, the oldest first
-	size  int
-}
-
-// held is a value with its id and about how many bytes it takes.
-type held[T any] struct {
-	id    string
-	value T
-	size  int
-}
-
-func newStore[T any](entries, bytes int) *store[T] {
-	return &store[T]{entries: entries, bytes: bytes, byID: map[string]*list.Element{}, order: list.New()}
-}
-
-func (s *store[T]) put(id string, value T, size int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.remove(id)
-	if size > s.bytes {
-		return
-	}
-	s.byID[id] = s.order.PushBack(held[T]{id, value, size})
-	s.size += size
-	for len(s.byID) > s.entries || s.size > s.bytes {
-		s.remove(s.order.Front().Value.(held[T]).id)
-	}
-}
-
-// remove is called with the lock held.
-func (s *store[T]) remove(id string) {
-	if e, ok := s.byID[id]; ok {
-		s.order.Remove(e)
-		delete(s.byID, id)
-		s.size -= e.Value.(held[T]).size
-	}
-}
-
-// get returns the zero value for what is not there.
-func (s *store[T]) get(id string) (value T) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e, ok := s.byID[id]; ok {
-		value = e.Value.(held[T]).value
-	}
-	return value
-}
-
-func (s *store[T]) delete(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.remove(id)
-}
-
-// all is what there is, the oldest first.
-func (s *store[T]) all() []T {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	values := make([]T, 0, s.order.Len())
-	for e := s.order.Front(); e != nil; e = e.Next() {
-		values = append(values, e.Value.(held[T]).value)
-	}
-	return values
-}
 
 // entry is a stored response.
 type entry struct {
@@ -113,9 +40,9 @@ func (e *entry) status(at time.Time) string {
 const maxChain = 256
 
 // chain is the conversation up to the response with that id, the oldest first, and whether nothing of it was forgotten.
-func chain(s *store[*entry], id string) (entries []*entry, whole bool) {
+func chain(s *provider.Store[*entry], id string) (entries []*entry, whole bool) {
 	for len(entries) < maxChain {
-		e := s.get(id)
+		e := s.Get(id)
 		if e == nil {
 			break
 		}
@@ -159,14 +86,15 @@ func (f *response) keep(x *llmmock.Exchange) {
 	}
 	e := &entry{id: string(f.appendID(nil, x)), response: new(response), exchange: kept(x)}
 	*e.response = *f
-	if f.background && !x.Stream {
+	if f.background {
 		e.ready = x.At.Add(whole(x))
+		e.exchange.Schedule = x.Schedule // for those who come to see it being made
 	}
 	size := 2048 + len(f.input) + len(f.tools) + len(f.instructions) + len(f.metadata) + len(f.textFormat) + 3*len(x.Answer.Text) + 3*len(x.Answer.Thinking)
 	for _, c := range x.Answer.Calls {
 		size += len(c.Arguments) + 64
 	}
-	f.w.stored.put(e.id, e, size)
+	f.w.stored.Put(e.id, e, size)
 }
 
 // kept is what an answer needs of its exchange, without the conversation.
@@ -206,7 +134,7 @@ type retrieved struct {
 func (w *wire) find(q *llmmock.Request, r *http.Request) retrieved {
 	f := retrieved{object: object{w.format(q, r)}, id: r.PathValue("response_id"), after: -1}
 	q.Operation = llmmock.Other
-	if f.entry = w.stored.get(f.id); f.entry != nil {
+	if f.entry = w.stored.Get(f.id); f.entry != nil {
 		q.Model = f.entry.exchange.Model
 	} else {
 		q.Missing = &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Message: "Response with id '" + shorten(f.id) + "' not found."}
@@ -239,6 +167,9 @@ func (w *wire) getResponse(q *llmmock.Request, r *http.Request, _ []byte) (provi
 		}
 		f.after = n
 	}
+	if q.Stream && f.entry != nil && f.entry.status(q.At) == "in_progress" {
+		q.Resumes = f.entry.exchange
+	}
 	return &f, nil
 }
 
@@ -251,14 +182,19 @@ func (f *retrieved) Whole(dst []byte, x *llmmock.Exchange) (status int, contentT
 	return http.StatusOK, jsonType, e.response.append(dst, e.exchange, e.status(x.At), nil)
 }
 
-// Stream implements provider.Format: the events that came after those that the client has, all at once.
+// Stream implements provider.Format: the events that came after those that the client has, at once as far as they have come. Those of
+// a response that is still being made go on as they come.
 func (f *retrieved) Stream(x *llmmock.Exchange) iter.Seq[llmmock.Chunk] {
 	return func(yield func(llmmock.Chunk) bool) {
 		e := f.made(x)
 		again := *e.response
 		again.events = 0
-		s := responseStream{response: &again, x: e.exchange, yield: yield, after: f.after}
-		s.run(e.status(x.At))
+		status := e.status(x.At)
+		s := responseStream{response: &again, x: e.exchange, yield: yield, after: f.after, paced: x.Resumes != nil}
+		if s.paced && status == "in_progress" {
+			status = final(e.exchange)
+		}
+		s.run(status)
 	}
 }
 
@@ -280,7 +216,7 @@ func (w *wire) deleteResponse(q *llmmock.Request, r *http.Request, _ []byte) (pr
 
 // Whole implements provider.Format.
 func (f *deleted) Whole(dst []byte, _ *llmmock.Exchange) (status int, contentType string, body []byte) {
-	f.w.stored.delete(f.id)
+	f.w.stored.Delete(f.id)
 	dst = append(dst, `{"id":`...)
 	dst = provider.AppendString(dst, f.id)
 	return http.StatusOK, jsonType, append(dst, `,"object":"response","deleted":true}`...)
@@ -384,7 +320,7 @@ func (f *listed) Whole(dst []byte, x *llmmock.Exchange) (status int, contentType
 	for i, before := range entries {
 		all = before.inputs(all)
 		if i < len(entries)-1 { // what it answered was asked with the next one again
-			for n := range items(before.exchange.Answer) {
+			for n := range before.response.items(before.exchange) {
 				raw := before.response.item(nil, before.exchange, n, "completed")
 				all = append(all, listedItem{idOf(raw), raw})
 			}
