@@ -2,7 +2,7 @@ package serve
 
 import (
 	"cmp"
-	"context"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -17,6 +17,7 @@ type answer struct {
 	server *Server
 	w      http.ResponseWriter
 	r      *http.Request
+	c      *conn // that w is; nil for net/http's
 	x      *llmmock.Exchange
 	format provider.Format
 	// status as sent, tokens of the answer that were sent so far.
@@ -28,19 +29,11 @@ type answer struct {
 func (a *answer) due(d time.Duration) time.Time { return a.x.At.Add(d) }
 
 // sleep waits until then, and is false when the client left or the server stops first.
-func sleep(ctx context.Context, until time.Time) bool {
-	d := time.Until(until)
-	if d <= 0 {
-		return ctx.Err() == nil
+func (a *answer) sleep(until time.Time) bool {
+	if a.c != nil {
+		return a.c.wait(until)
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return a.server.sleep(a.r.Context(), until)
 }
 
 // begins is called before the header goes out, and ends before the client can see the end, once for every exchange.
@@ -64,14 +57,14 @@ func (a *answer) inline() {
 
 // run returns before the exchange has ended when a stream took the connection.
 func (a *answer) run() {
-	ctx, x, f := a.r.Context(), a.x, &a.x.Fault
-	if f.Kind == llmmock.SlowAccept && !sleep(ctx, a.due(f.Wait)) {
+	x, f := a.x, &a.x.Fault
+	if f.Kind == llmmock.SlowAccept && !a.sleep(a.due(f.Wait)) {
 		a.ends(llmmock.Left)
 		return
 	}
 	switch {
 	case f.Kind == llmmock.ResetBefore, f.Kind == llmmock.ResetInHeaders, f.Kind == llmmock.ResetAfterHeader:
-		if !sleep(ctx, a.due(x.Schedule.First)) {
+		if !a.sleep(a.due(x.Schedule.First)) {
 			a.ends(llmmock.Left)
 			return
 		}
@@ -82,6 +75,8 @@ func (a *answer) run() {
 		a.fail(&f.Failure, 0)
 	case f.Kind == llmmock.FailInBody:
 		a.fail(&f.Failure, http.StatusOK)
+	case recorded(x) != nil:
+		a.play(recorded(x))
 	case x.Stream:
 		a.stream()
 	default:
@@ -92,7 +87,7 @@ func (a *answer) run() {
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
 func (a *answer) fail(f *llmmock.Failure, instead int) {
-	if !sleep(a.r.Context(), a.due(a.x.Schedule.First)) {
+	if !a.sleep(a.due(a.x.Schedule.First)) {
 		a.ends(llmmock.Left)
 		return
 	}
@@ -111,7 +106,7 @@ func (a *answer) whole() {
 		until = a.due(a.x.Schedule.Whole(tokens))
 	}
 	timed := time.Until(until) > 0
-	if !sleep(a.r.Context(), until) {
+	if !a.sleep(until) {
 		a.ends(llmmock.Left)
 		return
 	}
@@ -157,7 +152,7 @@ func (a *answer) write(status int, contentType string, body []byte) {
 
 // spoil sends a body that is not streamed, with what the faults of streams mean for it.
 func (a *answer) spoil(body []byte) {
-	f, h, ctx := &a.x.Fault, a.w.Header(), a.r.Context()
+	f, h := &a.x.Fault, a.w.Header()
 	control := http.NewResponseController(a.w)
 	write := func(p []byte) bool {
 		_, err := a.w.Write(p)
@@ -176,7 +171,7 @@ func (a *answer) spoil(body []byte) {
 		write(body[:len(body)-1])
 	case llmmock.Stall:
 		begin(len(body))
-		if !write(body[:half]) || !sleep(ctx, time.Now().Add(f.Wait)) {
+		if !write(body[:half]) || !a.sleep(time.Now().Add(f.Wait)) {
 			a.ends(llmmock.Left)
 			return
 		}
@@ -194,7 +189,7 @@ func (a *answer) spoil(body []byte) {
 				}
 				return
 			}
-			if i < len(body)-1 && !sleep(ctx, time.Now().Add(f.Wait)) {
+			if i < len(body)-1 && !a.sleep(time.Now().Add(f.Wait)) {
 				a.ends(llmmock.Left)
 				return
 			}
@@ -211,9 +206,7 @@ func (a *answer) spoil(body []byte) {
 		begin(length)
 		write(body[:sent])
 		if f.Kind == llmmock.ResetMidStream {
-			if conn, _, err := control.Hijack(); err == nil {
-				reset(conn)
-			}
+			a.reset()
 		}
 		panic(http.ErrAbortHandler) // which net/http takes for the wish to end the connection here
 	}
@@ -225,20 +218,41 @@ func (a *answer) resetEarly(kind llmmock.FaultKind) {
 		a.begins(http.StatusOK)
 	}
 	a.ends(llmmock.Truncated)
-	conn, _, err := http.NewResponseController(a.w).Hijack()
-	if err != nil { // HTTP/2 has no connection for one request, but its stream is reset
+	conn := a.connection()
+	switch {
+	case kind == llmmock.ResetBefore:
+	case conn == nil: // HTTP/2 has no connection for one request, but its stream is reset
 		if kind == llmmock.ResetAfterHeader {
 			a.w.Header().Set("Content-Type", "application/json")
 			a.w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(a.w).Flush()
 		}
-		panic(http.ErrAbortHandler)
-	}
-	switch kind {
-	case llmmock.ResetInHeaders:
+	case kind == llmmock.ResetInHeaders:
 		_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Ty"))
-	case llmmock.ResetAfterHeader:
+	case kind == llmmock.ResetAfterHeader:
 		_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"))
 	}
-	reset(conn)
+	if conn != nil {
+		reset(conn)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// connection is the one that the request came on, for whoever ends it; nil where it is not the request's alone.
+func (a *answer) connection() net.Conn {
+	if a.c != nil {
+		return a.c.nc
+	}
+	conn, _, err := http.NewResponseController(a.w).Hijack()
+	if err != nil {
+		return nil
+	}
+	return conn
+}
+
+// reset cuts the connection off where there is one. The handler must end with http.ErrAbortHandler then.
+func (a *answer) reset() {
+	if conn := a.connection(); conn != nil {
+		reset(conn)
+	}
 }

@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // limited accepts no more connections than it has slots for; the next ones wait until one is closed.
@@ -51,22 +53,57 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
+// CloseWrite is what net/http closes a connection with whose client still sends.
+func (c *counted) CloseWrite() error { return closeWrite(c.Conn) }
+
+func closeWrite(conn net.Conn) error {
+	if tcp := tcpOf(conn); tcp != nil {
+		return tcp.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// tcpOf is the connection of TCP beneath; nil when there is none.
+func tcpOf(conn net.Conn) *net.TCPConn {
+	for conn != nil {
+		switch c := conn.(type) {
+		case *net.TCPConn:
+			return c
+		case *counted:
+			conn = c.Conn
+		case *resumed:
+			conn = c.Conn
+		case interface{ NetConn() net.Conn }:
+			conn = c.NetConn()
+		default:
+			conn = nil
+		}
+	}
+	return nil
+}
+
+// rawOf is for what package net has no words for; it does nothing where there is no TCP beneath.
+func rawOf(conn net.Conn) syscall.RawConn {
+	if tcp := tcpOf(conn); tcp != nil {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return noRaw{}
+}
+
+type noRaw struct{}
+
+func (noRaw) Control(func(uintptr)) error { return errors.ErrUnsupported }
+
+func (noRaw) Read(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+func (noRaw) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
 // reset closes the connection with a TCP reset, where it is one of TCP.
 func reset(conn net.Conn) {
-	for inner := conn; inner != nil; {
-		switch c := inner.(type) {
-		case *net.TCPConn:
-			_ = c.SetLinger(0)
-			inner = nil
-		case *counted:
-			inner = c.Conn
-		case *resumed:
-			inner = c.Conn
-		case interface{ NetConn() net.Conn }:
-			inner = c.NetConn()
-		default:
-			inner = nil
-		}
+	if tcp := tcpOf(conn); tcp != nil {
+		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
 }

@@ -1,113 +1,119 @@
 package serve
 
 import (
+	"errors"
 	"net"
-	"net/http"
 	"sync"
+	"time"
 )
 
-// listener accepts connections twice: when a client opens them, and when a stream that had taken its connection away from
-// net/http has ended and the client may ask for more on it.
-type listener struct {
-	net.Listener
-	accepted chan accepted
-	closed   chan struct{}
-	once     sync.Once
-
-	mu sync.Mutex
-	// idle are those that were given back and whose client has not asked for more yet. To net/http they look new, and a stop of it
-	// would wait for their first request.
-	idle map[net.Conn]bool
-}
-
-type accepted struct {
-	conn net.Conn
-	err  error
-}
-
-func newListener(inner net.Listener) *listener {
-	l := &listener{Listener: inner, accepted: make(chan accepted), closed: make(chan struct{}), idle: map[net.Conn]bool{}}
-	go l.run()
-	return l
-}
-
-func (l *listener) run() {
-	for {
-		conn, err := l.Listener.Accept()
-		select {
-		case l.accepted <- accepted{conn, err}:
-		case <-l.closed:
-			if conn != nil {
-				_ = conn.Close()
+// accept serves the connections of l until it is closed.
+func (s *Server) accept(l net.Listener) error {
+	const longest = time.Second
+	for wait := time.Duration(0); ; {
+		nc, err := l.Accept()
+		if err == nil {
+			c := &conn{nc: nc, server: s}
+			if !s.admit(c) {
+				_ = nc.Close()
+				return net.ErrClosed
 			}
-			return
+			go c.serve()
+			wait = 0
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		// No descriptors are left, for example: there will be when connections end.
+		wait = min(max(2*wait, 5*time.Millisecond), longest)
+		s.config.Logger.Warn("a connection could not be accepted", "error", err, "again_in", wait)
+		if !s.sleep(s.stop, time.Now().Add(wait)) {
+			return err
 		}
 	}
 }
 
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
+// admit is false once the server stops.
+func (s *Server) admit(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		return false
+	}
+	s.conns[c] = true
+	s.open.Add(1)
+	return true
+}
+
+// forget is for connections that are closed, or not ours any longer.
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.open.Done()
+}
+
+// shut closes the connections that wait for a request, and those that will, or all of them.
+func (s *Server) shut(all bool) {
+	s.stopping.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if all || c.state.CompareAndSwap(idle, closed) {
+			_ = c.nc.Close()
+		}
+	}
+}
+
+// handover is where net/http accepts the connections that are not read here.
+type handover struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHandover(addr net.Addr) *handover {
+	return &handover{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// take hands a connection over. It is closed when nobody accepts any longer.
+func (h *handover) take(conn net.Conn) {
 	select {
-	case a := <-l.accepted:
-		return a.conn, a.err
-	case <-l.closed:
+	case h.conns <- conn:
+	case <-h.closed:
+		_ = conn.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case conn := <-h.conns:
+		return conn, nil
+	case <-h.closed:
 		return nil, net.ErrClosed
 	}
 }
 
-// giveBack hands a connection to net/http again, with what was read of it already. It is closed when nobody accepts any longer.
-func (l *listener) giveBack(conn net.Conn, read []byte) {
-	if before, ok := conn.(*resumed); ok {
-		read, conn = append(read, before.read...), before.Conn
-	}
-	if len(read) > 0 {
-		conn = &resumed{conn, read}
-	}
-	l.mu.Lock()
-	l.idle[conn] = true
-	l.mu.Unlock()
-	select {
-	case l.accepted <- accepted{conn, nil}:
-	case <-l.closed:
-		l.state(conn, http.StateClosed)
-		_ = conn.Close()
-	}
-}
-
-// state is for http.Server.ConnState.
-func (l *listener) state(conn net.Conn, s http.ConnState) {
-	if s == http.StateNew {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.idle, conn)
-}
-
-// closeIdle closes the connections that were given back and wait for a request.
-func (l *listener) closeIdle() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for conn := range l.idle {
-		_ = conn.Close()
-	}
-}
-
 // Close implements net.Listener.
-func (l *listener) Close() error {
-	err := net.ErrClosed
-	l.once.Do(func() {
-		close(l.closed)
-		err = l.Listener.Close()
-	})
-	return err
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
 }
+
+// Addr implements net.Listener.
+func (h *handover) Addr() net.Addr { return h.addr }
 
 // resumed is a connection of which something was read before.
 type resumed struct {
 	net.Conn
 	read []byte
 }
+
+// CloseWrite is what net/http closes a connection with whose client still sends.
+func (r *resumed) CloseWrite() error { return closeWrite(r.Conn) }
 
 // Read implements net.Conn.
 func (r *resumed) Read(p []byte) (int, error) {

@@ -7,6 +7,9 @@ import (
 	"edgehold.internal/services/llmmock"
 )
 
+// Pick says whose request this is, and what of its path is in front of the vendor's own.
+func Pick(r *http.Request) (v llmmock.Vendor, prefix string) { return pick(r) }
+
 // pick says whose request this is, and what of the path is in front of the vendor's own. A path may say it outright, as
 // /anthropic/v1/messages does; else the paths that only one vendor has and the headers that only its clients send tell. What
 // nothing tells is OpenAI's, whose format most others speak too.
@@ -18,7 +21,7 @@ func pick(r *http.Request) (v llmmock.Vendor, prefix string) {
 		}
 	}
 	switch {
-	case strings.HasPrefix(path, "/openai/deployments/"), strings.HasPrefix(path, "/openai/responses"), strings.HasPrefix(path, "/openai/v1/") && has(r, "Api-Key"):
+	case strings.HasPrefix(path, "/openai/deployments/"), strings.HasPrefix(path, "/openai/responses"), strings.HasPrefix(path, "/openai/") && (has(r, "Api-Key") || strings.Contains(r.URL.RawQuery, "api-version=")):
 		return llmmock.Azure, ""
 	case strings.HasPrefix(path, "/openai/v1/"):
 		return llmmock.OpenAI, "/openai"

@@ -4,6 +4,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sync/errgroup"
 
 	"edgehold.internal/libs/problem"
 	"edgehold.internal/services/llmmock"
@@ -28,6 +31,8 @@ const (
 	ClientHeader   = "X-Edgehold-Client"
 	RunHeader      = "X-Edgehold-Run"
 	RegionHeader   = "X-Edgehold-Region"
+	// ScheduleHeader, with any value, asks for the header of the same name in the answer: when its pieces are due.
+	ScheduleHeader = "X-Edgehold-Schedule"
 )
 
 // Decider is what serve asks of the domain. It is safe for concurrent use.
@@ -68,11 +73,18 @@ type Server struct {
 	config Config
 	muxes  map[llmmock.Vendor]*http.ServeMux
 	apis   map[llmmock.Vendor]*provider.API
-	// streams are those that have their connection for themselves, and stop ends them.
-	streams  sync.WaitGroup
-	listener *listener
-	stop     context.Context
-	end      context.CancelFunc
+	// stop cuts off what is under way.
+	stop context.Context
+	end  context.CancelFunc
+
+	// conns are the connections that are read here; rest gets the others.
+	mu       sync.Mutex
+	conns    map[*conn]bool
+	open     sync.WaitGroup
+	stopping atomic.Bool
+	rest     *handover
+	date     date
+	wheel    *wheel
 }
 
 // New returns a server that does not listen yet. Invalid when two routes of a vendor are the same.
@@ -92,7 +104,7 @@ func New(c Config) (s *Server, err error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s = &Server{config: c, muxes: map[llmmock.Vendor]*http.ServeMux{}, apis: map[llmmock.Vendor]*provider.API{}}
+	s = &Server{config: c, muxes: map[llmmock.Vendor]*http.ServeMux{}, apis: map[llmmock.Vendor]*provider.API{}, conns: map[*conn]bool{}}
 	s.stop, s.end = context.WithCancel(context.Background())
 	// ServeMux panics on patterns that conflict.
 	defer func() {
@@ -116,9 +128,19 @@ func New(c Config) (s *Server, err error) {
 	return s, nil
 }
 
+// strange says whether a request is better left to net/http: the home page is anybody's handler and may want all of a ResponseWriter, and what
+// is over the limit is refused while it is still being sent.
+func (s *Server) strange(r *http.Request) bool {
+	return r.ContentLength > s.config.MaxRequestBytes || s.home(r)
+}
+
+func (s *Server) home(r *http.Request) bool {
+	return s.config.Home != nil && r.URL.Path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+}
+
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.config.Home != nil && r.URL.Path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if s.home(r) {
 		s.config.Home.ServeHTTP(w, r)
 		return
 	}
@@ -148,7 +170,10 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request, api *provider.A
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := &http.Request{Method: method, Host: r.Host, URL: r.URL}
 		if _, pattern := mux.Handler(other); pattern != "/" && pattern != "" {
-			f = &llmmock.Failure{Status: http.StatusMethodNotAllowed, Reason: llmmock.MethodUnknown}
+			f = &llmmock.Failure{Reason: llmmock.MethodUnknown}
+			if api.Vendor == llmmock.OpenAI {
+				f.Message = fmt.Sprintf("Not allowed to %s on %s. (HINT: Perhaps you meant to use a different HTTP method?)", r.Method, r.URL.Path)
+			}
 			break
 		}
 	}
@@ -176,9 +201,10 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.
 	credential := credentialOf(r)
 	inline := r.Context().Value(inlineKey{}) != nil
 	if s.config.Allow != nil && !inline && !s.config.Allow(credential) {
-		s.fail(w, api, &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated})
+		s.fail(w, api, &llmmock.Failure{Reason: llmmock.Unauthenticated})
 		return
 	}
+	c, _ := w.(*conn)
 	buffer := bodies.Get().(*bytes.Buffer)
 	buffer.Reset()
 	defer func() {
@@ -190,12 +216,17 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.
 		if r.ContentLength > 0 && r.ContentLength <= min(s.config.MaxRequestBytes, largestKept) {
 			buffer.Grow(int(r.ContentLength) + bytes.MinRead)
 		}
-		if _, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, s.config.MaxRequestBytes)); err != nil {
+		body := r.Body
+		if c == nil {
+			body = http.MaxBytesReader(w, body, s.config.MaxRequestBytes)
+		}
+		if _, err := buffer.ReadFrom(body); err != nil {
 			var large *http.MaxBytesError
 			if errors.As(err, &large) {
 				s.fail(w, api, &llmmock.Failure{Status: http.StatusRequestEntityTooLarge, Reason: llmmock.TooLarge})
+				return
 			}
-			return // the client left while it spoke
+			panic(http.ErrAbortHandler) // the client left while it spoke
 		}
 	}
 	q := s.request(r, api.Vendor, credential, buffer.Bytes(), at)
@@ -207,12 +238,17 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, api *provider.
 		s.fail(w, api, failure)
 		return
 	}
+	q.Query, q.ContentType, q.Body = r.URL.RawQuery, first(r, "Content-Type"), buffer.Bytes()
 	x := s.config.Decider.Decide(q)
+	q.Body = nil
 	if x.Failure == nil {
 		x.Failure = refused(x, api, failure)
 	}
+	if has(r, ScheduleHeader) && x.Answer != nil {
+		w.Header()[ScheduleHeader] = []string{x.Schedule.Describe(x.Answer.Pieces())}
+	}
 	s.config.Observe(llmmock.Event{Kind: llmmock.Arrived, At: at, Exchange: x, Attempt: attempt(r)})
-	a := &answer{server: s, w: w, r: r, x: x, format: format}
+	a := &answer{server: s, w: w, r: r, c: c, x: x, format: format}
 	if inline {
 		a.inline()
 	}
@@ -236,7 +272,7 @@ func (s *Server) Line(v llmmock.Vendor, method, path string, body []byte) (statu
 	return w.status, w.body
 }
 
-// anthropicVersion is the only one there is.
+// anthropicVersion is one that takes all that a line may say.
 const anthropicVersion = "2023-06-01"
 
 // line is where the answer to a Line goes.
@@ -250,6 +286,9 @@ func (l *line) Header() http.Header { return l.header }
 
 func (l *line) WriteHeader(status int) { l.status = status }
 
+// Flush implements http.Flusher.
+func (l *line) Flush() {}
+
 func (l *line) Write(p []byte) (int, error) {
 	l.body = append(l.body, p...)
 	return len(p), nil
@@ -262,12 +301,16 @@ func refused(x *llmmock.Exchange, api *provider.API, wrong *llmmock.Failure) *ll
 		rules = b.Strict
 	}
 	switch {
+	case rules.Signatures && x.Forged != nil:
+		return x.Forged
 	case rules.Keys && x.Key == "":
-		return &llmmock.Failure{Status: http.StatusUnauthorized, Reason: llmmock.Unauthenticated}
+		return &llmmock.Failure{Reason: llmmock.Unauthenticated}
+	case recorded(x) != nil:
+		return nil // it says what the vendor said
 	case wrong != nil && !rules.Lenient:
 		return wrong
 	case rules.Models && x.Model != "" && api.Known != nil && !api.Known(x.Model):
-		return &llmmock.Failure{Status: http.StatusNotFound, Reason: llmmock.NotFound, Field: "model"}
+		return &llmmock.Failure{Reason: llmmock.NotFound, Field: "model"}
 	case rules.Objects:
 		return x.Missing
 	}
@@ -347,41 +390,61 @@ func fingerprint(credential string) string {
 // Serve answers on the listener until ctx ends, and then stops: the listener closes, what is under way has grace to end, and is
 // cut off after that.
 func (s *Server) Serve(ctx context.Context, inner net.Listener, grace time.Duration) error {
-	s.listener = newListener(limit(inner, s.config.MaxConnections))
+	var err error
+	if s.wheel, err = newWheel(); err != nil {
+		return err
+	}
+	defer s.wheel.close()
+	s.rest = newHandover(inner.Addr())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: s, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	server := &http.Server{Handler: s, Protocols: protocols, ReadHeaderTimeout: headFor, IdleTimeout: idleFor, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return s.stop },
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000},
-		ConnState:   s.listener.state,
 		ErrorLog:    slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelDebug)}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(s.listener) }()
+	var accepting errgroup.Group
+	accepting.Go(func() error { return server.Serve(s.rest) })
+	l, ended := limit(inner, s.config.MaxConnections), make(chan error, 1)
+	accepting.Go(func() error {
+		err := s.accept(l)
+		ended <- err
+		return err
+	})
+	var failed error
 	select {
-	case err := <-served:
-		s.end()
-		s.streams.Wait()
-		return fmt.Errorf("serving on %s ended: %w", inner.Addr(), err)
+	case err := <-ended:
+		failed, grace = fmt.Errorf("serving on %s ended: %w", inner.Addr(), err), 0
 	case <-ctx.Done():
 	}
+	_ = l.Close()
+	s.shut(false)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	server.RegisterOnShutdown(s.listener.closeIdle)
-	err := server.Shutdown(bounded)
-	ended := make(chan struct{})
-	go func() { s.streams.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-bounded.Done():
-		err = bounded.Err()
+	err = server.Shutdown(bounded)
+	if cut := s.wait(bounded); err == nil {
+		err = cut
 	}
 	s.end()
-	<-ended
+	s.shut(true)
+	s.open.Wait()
 	_ = server.Close()
-	if errors.Is(err, context.DeadlineExceeded) {
+	_ = accepting.Wait() // for nothing else than their being over
+	if failed == nil && errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("answers were still under way %s after the stop began and were cut off", grace)
 	}
-	return err
+	return cmp.Or(failed, err)
+}
+
+// wait for the connections to end.
+func (s *Server) wait(ctx context.Context) error {
+	all := make(chan struct{})
+	go func() { s.open.Wait(); close(all) }()
+	select {
+	case <-all:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,8 +57,13 @@ func (plain) Stream(x *llmmock.Exchange) iter.Seq[llmmock.Chunk] {
 	}
 }
 
+// statusOf a failure whose status is the vendor's to say.
+func statusOf(f *llmmock.Failure) int {
+	return cmp.Or(f.Status, map[llmmock.Reason]int{llmmock.Unauthenticated: 401, llmmock.NotFound: 404, llmmock.MethodUnknown: 405}[f.Reason], 500)
+}
+
 func (plain) Failure(dst []byte, f *llmmock.Failure, _ *llmmock.Exchange) (int, string, []byte) {
-	return f.Status, "application/json", append(dst, fmt.Sprintf(`{"error":%q}`, f.Reason)...)
+	return statusOf(f), "application/json", append(dst, fmt.Sprintf(`{"error":%q}`, f.Reason)...)
 }
 
 func (plain) FailureChunk(dst []byte, f *llmmock.Failure, _ *llmmock.Exchange) []byte {
@@ -104,7 +110,7 @@ func start(t *testing.T, decide func(q *llmmock.Request, x *llmmock.Exchange), a
 	}
 	api := provider.API{Vendor: llmmock.OpenAI, Routes: []provider.Route{{Pattern: "POST /v1/say", Decode: decode}},
 		Failure: func(h http.Header, f *llmmock.Failure, id string) (int, []byte) {
-			return f.Status, []byte(fmt.Sprintf(`{"error":%q,"id":%q}`, f.Reason, id))
+			return statusOf(f), []byte(fmt.Sprintf(`{"error":%q,"id":%q}`, f.Reason, id))
 		}}
 	c := Config{APIs: []provider.API{api}, Decider: d, Observe: d.observe}
 	if alter != nil {
@@ -333,7 +339,7 @@ func TestFaults(t *testing.T) {
 		{llmmock.Fault{Kind: llmmock.SlowAccept, Wait: 20 * time.Millisecond}, "x", 200, `{"text":"one two three"}`, "", took(20 * time.Millisecond)},
 		{llmmock.Fault{Kind: llmmock.SlowBody, Wait: 100 * time.Microsecond}, "stream", 200, whole, "", took(7 * time.Millisecond)},
 		{llmmock.Fault{Kind: llmmock.Stall, AtToken: 1, Wait: 20 * time.Millisecond}, "stream", 200, whole, "", took(20 * time.Millisecond)},
-		{llmmock.Fault{Kind: llmmock.Cut, AtToken: 1}, "stream", 200, whole[:20], "unexpected EOF", func(t *testing.T, _ http.Header, e llmmock.Event) {
+		{llmmock.Fault{Kind: llmmock.Cut, AtToken: 1}, "stream", 200, whole[:20], "", func(t *testing.T, _ http.Header, e llmmock.Event) {
 			if e.End != llmmock.Truncated || e.Tokens != 2 {
 				t.Errorf("%+v", e)
 			}
@@ -343,7 +349,7 @@ func TestFaults(t *testing.T) {
 		{llmmock.Fault{Kind: llmmock.Malformed, AtToken: 1}, "stream", 200, strings.Replace(whole, `"two "}`, `"two "]`, 1), "", nil},
 		{llmmock.Fault{Kind: llmmock.Duplicate, AtToken: 1}, "stream", 200, strings.Replace(whole, "data: {\"t\":\"two \"}\n\n", strings.Repeat("data: {\"t\":\"two \"}\n\n", 2), 1), "", nil},
 		{llmmock.Fault{Kind: llmmock.Reorder, AtToken: 1}, "stream", 200, "data: {\"t\":\"one \"}\n\ndata: {\"t\":\"three\"}\n\ndata: {\"t\":\"two \"}\n\ndata: [DONE]\n\n", "", nil},
-		{llmmock.Fault{Kind: llmmock.FailMidStream, AtToken: 1, Failure: failure}, "stream", 200, whole[:20] + "data: {\"error\":\"unavailable\"}\n\n", "unexpected EOF", nil},
+		{llmmock.Fault{Kind: llmmock.FailMidStream, AtToken: 1, Failure: failure}, "stream", 200, whole[:20] + "data: {\"error\":\"unavailable\"}\n\n", "", nil},
 	} {
 		t.Run(fmt.Sprintf("%s %s", tc.fault.Kind, tc.body), func(t *testing.T) {
 			url, d := start(t, func(_ *llmmock.Request, x *llmmock.Exchange) { x.Fault = tc.fault }, nil)

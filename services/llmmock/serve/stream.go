@@ -3,44 +3,35 @@ package serve
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"errors"
 	"net"
 	"net/http"
-	"os"
-	"strconv"
 	"time"
 
 	"edgehold.internal/services/llmmock"
 )
 
 const (
-	// unreadAfter is how long, at least, a client may leave unread what is there for it before that is noted, and patience how long
+	// unreadAfter is how long, at least, a client may leave unread what is there for it before that is noted, and cutAfter how long
 	// before the connection is cut.
 	unreadAfter = 2 * time.Second
-	patience    = 10 * time.Minute
+	cutAfter    = 10 * time.Minute
 )
 
-// stream sends an answer piece by piece. On HTTP/1.1 it takes the connection from net/http: what is flushed is then one write of
-// the operating system's and not a way through three buffers, a waiting stream costs a small goroutine and none of net/http's
-// buffers, and the connection can be cut where the fault wants it. It is given back when the stream has ended.
+// stream sends an answer piece by piece. On a connection that is read here it is left to conn.serve, which goes on with it when all that
+// the request needed is given back.
 func (a *answer) stream() {
-	if a.r.ProtoMajor == 1 && a.r.ProtoMinor == 1 {
-		if conn, buffered, err := http.NewResponseController(a.w).Hijack(); err == nil {
-			var read []byte
-			if n := buffered.Reader.Buffered(); n > 0 {
-				read, _ = buffered.Reader.Peek(n)
-				read = bytes.Clone(read)
-			}
-			h, keep := a.w.Header(), !a.r.Close
-			a.w, a.r = nil, nil
-			a.server.streams.Go(func() { a.raw(conn, read, h, keep) })
-			return
-		}
+	if a.c != nil {
+		a.c.stream = a
+		a.w, a.r = nil, nil
+		return
 	}
 	a.header(a.w.Header())
 	a.w.WriteHeader(http.StatusOK)
-	if end := a.pieces(&framed{w: a.w, control: http.NewResponseController(a.w), ctx: a.r.Context()}); end != complete {
+	end := a.pieces(&framed{answer: a, control: http.NewResponseController(a.w)})
+	if end == resetted {
+		a.reset()
+	}
+	if end != complete && end != cut {
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -57,26 +48,45 @@ func (a *answer) header(h http.Header) {
 	a.begins(http.StatusOK)
 }
 
-// raw streams on a connection of its own.
-func (a *answer) raw(conn net.Conn, read []byte, h http.Header, keep bool) {
-	a.header(h)
-	c := &chunked{conn: conn, stop: a.server.stop, read: read}
-	release := context.AfterFunc(a.server.stop, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer release()
+// chunks streams on a connection of its own, and says whether another request may follow.
+func (a *answer) chunks(c *conn, keep bool) bool {
+	h, rec := c.header, recorded(a.x)
+	if rec == nil {
+		a.header(h)
+	}
+	h["Transfer-Encoding"] = chunked
+	if !keep {
+		h["Connection"] = []string{"close"}
+	}
+	c.status = a.status
+	c.frame = c.head(c.frame[:0]) // which goes out with the first piece, as net/http has it
+	c.release()
+	if rec != nil && headFirst(rec) {
+		c.ends = append(c.ends, len(c.frame))
+		if c.push() != nil {
+			a.ends(llmmock.Left)
+			return false
+		}
+	}
 	c.unread = func(waited time.Duration) {
 		a.server.config.Observe(llmmock.Event{Kind: llmmock.Unread, At: time.Now(), Exchange: a.x, Waited: waited})
 	}
-	c.head(h, keep)
 	end := a.pieces(c)
-	switch {
-	case end == resetted:
-		reset(conn)
-	case end != complete || c.end() != nil || !keep || !release() || conn.SetDeadline(time.Time{}) != nil:
-		_ = conn.Close()
-	default:
-		a.server.listener.giveBack(conn, c.read)
+	var err error
+	switch end {
+	case complete, cut:
+		err = c.end()
+	case torn, resetted:
+		err = c.push()
 	}
+	if end == resetted {
+		reset(c.nc)
+	}
+	c.unread, c.frame, c.ends = nil, nil, nil
+	return keep && (end == complete || end == cut) && err == nil
 }
+
+var chunked = []string{"chunked"}
 
 // ending is how a stream ended.
 type ending int
@@ -84,16 +94,18 @@ type ending int
 const (
 	complete ending = iota
 	gone            // the client is, or the server stops
-	cut             // by a fault, cleanly
+	cut             // by a fault: too early, and to HTTP all the same an end
+	torn            // by a fault, without the end that HTTP has
 	resetted        // by a fault
 )
 
-var ends = map[ending]llmmock.End{complete: llmmock.Complete, gone: llmmock.Left, cut: llmmock.Truncated, resetted: llmmock.Truncated}
+var ends = map[ending]llmmock.End{complete: llmmock.Complete, gone: llmmock.Left, cut: llmmock.Truncated, torn: llmmock.Truncated, resetted: llmmock.Truncated}
 
 // sink is where a stream goes.
 type sink interface {
-	// write sends p as one flushed piece.
+	// write sends p as one piece, at the latest before the next wait. push sends it now.
 	write(p []byte) error
+	push() error
 	// wait until then; false when the client left.
 	wait(until time.Time) bool
 }
@@ -112,7 +124,7 @@ func (a *answer) pieces(to sink) ending {
 		s.end = s.send(s.held)
 	}
 	a.ends(ends[s.end])
-	if len(s.last) > 0 && s.end != gone && s.put(s.last) != nil {
+	if s.end != gone && s.put() != nil {
 		return gone
 	}
 	return s.end
@@ -125,8 +137,9 @@ type sender struct {
 	due   time.Time
 	timed bool
 	token int
-	// last is a piece that is due and not sent yet; held is one that a fault puts behind the next.
+	// last is a piece that is due and not sent yet, and since when; held is one that a fault puts behind the next.
 	last, held []byte
+	lastDue    time.Time
 	hit        bool // the fault was committed
 	end        ending
 }
@@ -147,7 +160,6 @@ func (s *sender) chunk(c llmmock.Chunk) ending {
 				return gone
 			}
 		}
-		s.server.config.Late(time.Since(s.due))
 	}
 	s.tokens = s.token + 1
 	if s.hit || f.Kind == llmmock.NoFault || c.Token < f.AtToken {
@@ -175,7 +187,7 @@ func (s *sender) chunk(c llmmock.Chunk) ending {
 		if end := s.send(c.Data[:len(c.Data)/2]); end != complete {
 			return end
 		}
-		return cut
+		return torn
 	case llmmock.Malformed:
 		s.hit = true
 		return s.then(malformed(c.Data))
@@ -210,17 +222,28 @@ func (s *sender) then(p []byte) ending {
 
 // send keeps p as the last piece, and sends the one before it.
 func (s *sender) send(p []byte) ending {
-	if len(s.last) > 0 {
-		if s.put(s.last) != nil {
-			return gone
-		}
+	if s.put() != nil {
+		return gone
 	}
-	s.last = append(s.last[:0], p...)
+	s.last, s.lastDue = append(s.last[:0], p...), s.due
 	return complete
 }
 
-// put writes a piece, or drips it.
-func (s *sender) put(p []byte) error {
+// put sends the last piece, if there is one, and notes how late it was when it was out.
+func (s *sender) put() error {
+	if len(s.last) == 0 {
+		return nil
+	}
+	if err := s.drip(s.last); err != nil || !s.timed {
+		return err
+	}
+	err := s.to.push()
+	s.server.config.Late(time.Since(s.lastDue))
+	return err
+}
+
+// drip writes a piece, byte by byte when the fault is that.
+func (s *sender) drip(p []byte) error {
 	if s.x.Fault.Kind != llmmock.SlowBody {
 		return s.to.write(p)
 	}
@@ -248,9 +271,8 @@ func malformed(p []byte) []byte {
 
 // framed is a stream of net/http's own: HTTP/2, and HTTP/1.0.
 type framed struct {
-	w       http.ResponseWriter
+	*answer
 	control *http.ResponseController
-	ctx     context.Context
 }
 
 func (f *framed) write(p []byte) error {
@@ -260,104 +282,6 @@ func (f *framed) write(p []byte) error {
 	return f.control.Flush()
 }
 
-func (f *framed) wait(until time.Time) bool { return sleep(f.ctx, until) }
+func (f *framed) push() error { return nil }
 
-// chunked writes the chunks of HTTP/1.1 (RFC 9112 §7.1) to a connection.
-type chunked struct {
-	conn net.Conn
-	stop context.Context
-	out  []byte
-	// read is what the client sent meanwhile: the beginning of its next request.
-	read []byte
-	// unread hears how long the client has not read.
-	unread func(time.Duration)
-	// until when a write may take; it is set anew once a second and not for each.
-	until time.Time
-}
-
-// head is sent in front of the first piece, as net/http does.
-func (c *chunked) head(h http.Header, keep bool) {
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 200 OK\r\nDate: ")
-	b.WriteString(time.Now().UTC().Format(http.TimeFormat))
-	b.WriteString("\r\n")
-	_ = h.Write(&b)
-	if !keep {
-		b.WriteString("Connection: close\r\n")
-	}
-	b.WriteString("Transfer-Encoding: chunked\r\n\r\n")
-	c.out = b.Bytes()
-}
-
-func (c *chunked) write(p []byte) error {
-	c.out = strconv.AppendUint(c.out, uint64(len(p)), 16)
-	c.out = append(c.out, '\r', '\n')
-	c.out = append(c.out, p...)
-	c.out = append(c.out, '\r', '\n')
-	err := c.flush()
-	c.out = c.out[:0]
-	return err
-}
-
-func (c *chunked) end() error {
-	c.out = append(c.out, "0\r\n\r\n"...)
-	return c.flush()
-}
-
-// flush writes out, and notes when the client does not take it.
-func (c *chunked) flush() error {
-	if now := time.Now(); c.until.Sub(now) < unreadAfter && c.stop.Err() == nil {
-		c.until = now.Add(unreadAfter + time.Second)
-		if err := c.conn.SetWriteDeadline(c.until); err != nil {
-			return err
-		}
-	}
-	n, err := c.conn.Write(c.out)
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
-	}
-	return c.slowly(c.out[n:], err)
-}
-
-// slowly goes on with a write that ran into its deadline, and notes for how long the client has not read.
-func (c *chunked) slowly(rest []byte, err error) error {
-	began := time.Now().Add(-unreadAfter)
-	for errors.Is(err, os.ErrDeadlineExceeded) && c.stop.Err() == nil && time.Since(began) < patience {
-		c.unread(time.Since(began))
-		c.until = time.Now().Add(unreadAfter)
-		if err := c.conn.SetWriteDeadline(c.until); err != nil {
-			return err
-		}
-		var n int
-		n, err = c.conn.Write(rest)
-		rest = rest[n:]
-	}
-	return err
-}
-
-// short is a wait at whose end it is soon enough to find that the client has left: the next write tells.
-const short = 250 * time.Millisecond
-
-// wait reads until then: a client that leaves is found at once, and one goroutine is enough for both. A short wait only sleeps, for a
-// third of the price.
-func (c *chunked) wait(until time.Time) bool {
-	if d := time.Until(until); d < short {
-		time.Sleep(d)
-		return c.stop.Err() == nil
-	}
-	for time.Now().Before(until) {
-		if len(c.read) > 0 { // it has sent more, and cannot be watched any longer
-			return sleep(c.stop, until)
-		}
-		if c.conn.SetReadDeadline(until) != nil || c.stop.Err() != nil {
-			return false
-		}
-		var p [1]byte
-		n, err := c.conn.Read(p[:])
-		c.read = append(c.read, p[:n]...)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) || c.stop.Err() != nil {
-			return false
-		}
-	}
-	return true
-}
+func (f *framed) wait(until time.Time) bool { return f.sleep(until) }
