@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +22,26 @@ import (
 	"edgehold.internal/libs/service"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if scenario := os.Getenv(serveAlone); scenario != "" {
+		os.Exit(alone(scenario))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// serveAlone names the variable that makes of the test's binary a mock with that scenario, in a process that can be counted.
+const serveAlone = "EDGEHOLD_TEST_SERVE"
+
+func alone(scenario string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	c := Config{Service: service.Config{Name: "llmmock", LogLevel: "error"}, API: "127.0.0.1:0", Scenarios: []string{scenario}}
+	if err := Run(ctx, c, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
 
 func TestHouseRules(t *testing.T) {
 	pkgdoc.Check(t, ".")
