@@ -32,6 +32,7 @@ const (
 	ExitUnreachable = 4 // a service or cluster does not answer; --direct may
 	ExitPartial     = 5 // partial or aborted: some PoPs may not serve the target
 	ExitWaiting     = 6 // the operation stopped and asks a person: see edgehold operation approve and abort
+	ExitFound       = 7 // what was looked at has what it should not have: mock report, mock run --fail-on, mock drift
 )
 
 const exitHelp = `Exit codes:
@@ -41,7 +42,8 @@ const exitHelp = `Exit codes:
   3  refused: preflight, freeze, role, another operation; nothing was changed
   4  a service or cluster does not answer
   5  partial or aborted: some PoPs may not serve the target
-  6  the operation waits for a person: operation approve or operation abort`
+  6  the operation waits for a person: operation approve or operation abort
+  7  something was found that should not be there: mock report, mock drift`
 
 // exit is an error with its own code. Lines of its text that begin with two spaces are commands to copy.
 type exit struct {
@@ -56,6 +58,8 @@ type Config struct {
 	// Fleet and Runbooks are the base URLs of the two services.
 	Fleet    string `json:"fleet,omitempty"`
 	Runbooks string `json:"runbooks,omitempty"`
+	// Mock is the base URL of a running mock, for its operators. Default: where edgehold mock run has it.
+	Mock string `json:"mock,omitempty"`
 	// TokenFile holds the bearer token; CAFile, CertFile and KeyFile are PEM files for TLS.
 	TokenFile string `json:"tokenFile,omitempty"`
 	CAFile    string `json:"caFile,omitempty"`
@@ -67,6 +71,9 @@ type Config struct {
 	// AuditLog is the file that --direct appends its audit lines to. Default: edgehold/audit.log in the user's state directory.
 	AuditLog string `json:"auditLog,omitempty"`
 }
+
+// moreOutput is the annotation of a command with the format that it has beside table and json.
+const moreOutput = "edgehold_output"
 
 // app is what every command shares.
 type app struct {
@@ -98,8 +105,8 @@ func Command(version string) *cobra.Command {
 	a.completeFlag(root, "output", oneOf("table", "json"))
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		a.out, a.diag = cmd.OutOrStdout(), cmd.ErrOrStderr()
-		if a.output != "table" && a.output != "json" {
-			return problem.Invalidf("--output", "%q is not a format; use table or json", a.output)
+		if more := cmd.Annotations[moreOutput]; a.output != "table" && a.output != "json" && (more == "" || a.output != more) {
+			return problem.Invalidf("--output", "%q is not a format; use table%s or json", a.output, strings.TrimSuffix(", "+more, ", "))
 		}
 		return nil
 	}
@@ -186,7 +193,7 @@ func load(flag string) (Config, error) {
 		// The decoder speaks of its own steps and types.
 		text := strings.NewReplacer("error unmarshaling JSON: ", "", "while decoding JSON: ", "", "error converting YAML to JSON: ", "", "json: ", "", "\n", " ",
 			" into Go value of type cli.Config", "", " into Go struct field Config.", " as ", " of type string", "").Replace(err.Error())
-		return c, problem.Invalidf("--config", "%s: %s; allowed are fleet, runbooks, tokenFile, caFile, certFile, keyFile, kubeconfig, registry, auditLog, each a text", path, text)
+		return c, problem.Invalidf("--config", "%s: %s; allowed are fleet, runbooks, mock, tokenFile, caFile, certFile, keyFile, kubeconfig, registry, auditLog, each a text", path, text)
 	}
 	return c, nil
 }

@@ -372,7 +372,7 @@ func TestConfigFile(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	const allowed = "; allowed are fleet, runbooks, tokenFile, caFile, certFile, keyFile, kubeconfig, registry, auditLog, each a text"
+	const allowed = "; allowed are fleet, runbooks, mock, tokenFile, caFile, certFile, keyFile, kubeconfig, registry, auditLog, each a text"
 	for content, want := range map[string]string{
 		"":                                     `fleet: the address of this service is not known; write "fleet: http://HOST:PORT" into ` + path,
 		"fleets: http://x":                     "--config: " + path + `: unknown field "fleets"` + allowed,

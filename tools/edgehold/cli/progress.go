@@ -28,8 +28,7 @@ type progress struct {
 
 	mu    sync.Mutex
 	op    *runbookv1.Operation // shown last
-	lines int                  // of the block on the screen
-	width int                  // of the screen when it was drawn
+	drawn redrawn
 	steps map[string]runbookv1.Step
 	state runbookv1.State
 	said  string
@@ -81,7 +80,7 @@ func (p *progress) note(w io.Writer, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintln(w, text)
-	p.lines = 0
+	p.drawn.lines = 0
 }
 
 // glyph stands for a step. Each also has its word, so that nothing hangs on a colour or a font.
@@ -205,20 +204,11 @@ func (p *progress) say() {
 	}
 }
 
-// draw replaces the block on the screen.
 func (p *progress) draw() {
-	if p.op == nil {
-		return
+	if p.op != nil {
+		size := p.size()
+		p.drawn.draw(p.w, size, p.block(size))
 	}
-	size := p.size()
-	lines := p.block(size)
-	up := ""
-	// A screen that became narrower has broken the lines of the block: leave it, and begin another below.
-	if p.lines > 0 && size.width >= p.width {
-		up = fmt.Sprintf("\x1b[%dA\r\x1b[J", p.lines)
-	}
-	p.lines, p.width = len(lines), size.width
-	_, _ = io.WriteString(p.w, up+strings.Join(lines, "\n")+"\n")
 }
 
 // block is what the screen shows. While the operation goes on it is lower than the screen: what has scrolled away cannot

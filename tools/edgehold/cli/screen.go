@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -29,6 +30,23 @@ func screenOf(w io.Writer) screen {
 func (s screen) redraws() bool {
 	kind := os.Getenv("TERM")
 	return s.width >= 40 && s.height >= 8 && kind != "" && kind != "dumb"
+}
+
+// redrawn is lines on a screen that are replaced by later ones.
+type redrawn struct {
+	lines int // on the screen
+	width int // of the screen when they were drawn
+}
+
+// draw replaces the block on the screen.
+func (b *redrawn) draw(w io.Writer, size screen, lines []string) {
+	up := ""
+	// A screen that became narrower has broken the lines of the block: leave it, and begin another below.
+	if b.lines > 0 && size.width >= b.width {
+		up = fmt.Sprintf("\x1b[%dA\r\x1b[J", b.lines)
+	}
+	b.lines, b.width = len(lines), size.width
+	_, _ = io.WriteString(w, up+strings.Join(lines, "\n")+"\n")
 }
 
 // colours tells whether the person wants any: see no-color.org.

@@ -136,7 +136,8 @@ func flagError(cmd *cobra.Command, err error) error {
 }
 
 // renamed are the fields of the APIs whose flags have other names.
-var renamed = map[string][]string{"scope": {"pops", "pop"}, "until": {"for"}, "page_size": {"limit"}, "wave_size": {"wave"}, "max_failed_pops": {"max-failed"}}
+var renamed = map[string][]string{"scope": {"pops", "pop"}, "until": {"for"}, "page_size": {"limit"}, "wave_size": {"wave"}, "max_failed_pops": {"max-failed"},
+	"vendors": {"vendor"}, "models": {"model"}, "keys": {"key"}, "clients": {"client"}, "regions": {"region"}, "hour_usd": {"hour-usd"}}
 
 // inFlags names the field of an error of a service as the person gave it: global_cutover.max_error_ratio is
 // --max-error-ratio.
