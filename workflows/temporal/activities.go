@@ -26,9 +26,11 @@ const (
 )
 
 // Activities are the steps of the workflows. Each may be repeated: the fleet service takes the same key for the same
-// cutover, and the others only read.
+// cutover, a mock for the same outage, and the others only read.
 type Activities struct {
 	Fleets workflows.Fleets
+	// Mock is nil where there is none.
+	Mock workflows.Mock
 	// Tell sends a signal to the workflow that follows the PoPs.
 	Tell func(ctx context.Context, to workflow.Execution, signal string, rep workflows.Report) error
 	Log  *slog.Logger

@@ -58,6 +58,7 @@ type Runbooks struct {
 	cfg        Config
 	client     client.Client
 	fleets     workflows.Fleets
+	mock       workflows.Mock // nil for none
 	log        *slog.Logger
 	warn       func(name, text string)
 	audit      func(ctx context.Context, operation string, d workflows.Decision, err error)
@@ -68,10 +69,10 @@ type Runbooks struct {
 
 var _ workflows.Operations = (*Runbooks)(nil)
 
-// Open returns Runbooks that connect with the first call. warn raises a named warning for the operator, and takes it
+// Open returns Runbooks that connect with the first call. mock may be nil. warn raises a named warning for the operator, and takes it
 // back when the text is empty. audit keeps decisions that are not calls of their own: the abort of an operation that is
 // superseded, and why it was not aborted. Close them.
-func Open(cfg Config, fleets workflows.Fleets, log *slog.Logger, warn func(name, text string),
+func Open(cfg Config, fleets workflows.Fleets, mock workflows.Mock, log *slog.Logger, warn func(name, text string),
 	audit func(ctx context.Context, operation string, d workflows.Decision, err error)) (*Runbooks, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func Open(cfg Config, fleets workflows.Fleets, log *slog.Logger, warn func(name,
 	if err != nil {
 		return nil, err
 	}
-	r := &Runbooks{cfg: cfg, client: c, fleets: fleets, log: log, warn: warn, audit: audit, starting: make(chan struct{}, 1)}
+	r := &Runbooks{cfg: cfg, client: c, fleets: fleets, mock: mock, log: log, warn: warn, audit: audit, starting: make(chan struct{}, 1)}
 	r.watches.follow = r.follow
 	return r, nil
 }
@@ -117,7 +118,7 @@ func (r *Runbooks) Run(ctx context.Context, ready func()) error {
 	defer func() { cancel(); <-attributes }()
 	fatal := make(chan error, 1)
 	if !r.cfg.ServeOnly {
-		w := newWorker(r.client, r.cfg.TaskQueue, &Activities{Fleets: r.fleets, Tell: r.tell, Log: r.log}, func(err error) {
+		w := newWorker(r.client, r.cfg.TaskQueue, &Activities{Fleets: r.fleets, Mock: r.mock, Tell: r.tell, Log: r.log}, func(err error) {
 			select {
 			case fatal <- err:
 			default:

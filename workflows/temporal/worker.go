@@ -64,6 +64,8 @@ func registerActivities(r worker.ActivityRegistry, a *Activities) {
 	r.RegisterActivityWithOptions(a.CutOver, activity.RegisterOptions{Name: cutOverActivity})
 	r.RegisterActivityWithOptions(a.FollowDrain, activity.RegisterOptions{Name: drainActivity})
 	r.RegisterActivityWithOptions(a.Verify, activity.RegisterOptions{Name: verifyActivity})
+	r.RegisterActivityWithOptions(a.StartOutage, activity.RegisterOptions{Name: StartOutageActivity})
+	r.RegisterActivityWithOptions(a.EndOutage, activity.RegisterOptions{Name: EndOutageActivity})
 }
 
 // newWorker returns a worker for both workflows and the activities. fatal is called when it cannot go on.

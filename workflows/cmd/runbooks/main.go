@@ -29,6 +29,8 @@ type Config struct {
 	Temporal temporal.Config
 	// Fleet is where FleetService is.
 	Fleet client.Config
+	// Mock is where the MockService is whose outages workflows switch. An empty Address is none.
+	Mock client.Config
 	// WorkerOnly does not offer RunbookService; health and metrics are served all the same.
 	WorkerOnly bool
 }
@@ -40,6 +42,11 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Fleet.Validate(); err != nil {
 		return err
+	}
+	if c.Mock.Address != "" {
+		if err := c.Mock.Validate(); err != nil {
+			return err
+		}
 	}
 	if err := c.Temporal.Validate(); err != nil {
 		return err
@@ -62,7 +69,17 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 		return err
 	}
 	defer fleet.Close()
-	runbooks, err := temporal.Open(c.Temporal, rpc.NewFleets(fleet), server.Logger(), server.SetWarning,
+	var mock workflows.Mock
+	if c.Mock.Address != "" {
+		c.Mock.Tracing = server.Tracing()
+		to, err := client.New(c.Mock)
+		if err != nil {
+			return err
+		}
+		defer to.Close()
+		mock = rpc.NewMock(to)
+	}
+	runbooks, err := temporal.Open(c.Temporal, rpc.NewFleets(fleet), mock, server.Logger(), server.SetWarning,
 		func(ctx context.Context, operation string, d workflows.Decision, err error) {
 			server.Audit(ctx, service.Act{Name: "runbooks/" + string(d.Verb), Principal: d.Principal, Reason: d.Reason, IdempotencyKey: d.Key,
 				Request: map[string]any{"id": operation}, Err: err})
@@ -114,6 +131,9 @@ func command() *cobra.Command {
 	fs.StringVar(&c.Fleet.Address, "fleet", c.Fleet.Address, "http(s)://host:port of the fleet service")
 	_ = fs.MarkHidden("fleet-address") // is there, and means the same
 	_ = fs.MarkHidden("fleet-timeout") // is there, and means nothing: each step has a deadline of its own
+	c.Mock.Flags(fs, "mock-")
+	fs.StringVar(&c.Mock.Address, "mock", "", "http(s)://host:port of a mock of model providers, for its operators, whose outages workflows switch; empty for none")
+	_ = fs.MarkHidden("mock-address")
 	fs.BoolVar(&c.WorkerOnly, "worker-only", false, "run the worker without RunbookService")
 	fs.BoolVar(&c.Temporal.ServeOnly, "serve-only", false, "serve RunbookService without a worker")
 	return cmd

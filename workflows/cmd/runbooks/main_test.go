@@ -44,6 +44,7 @@ const patience = 90 * time.Second
 type process struct {
 	cmd     *exec.Cmd
 	address string
+	api     string // of a mock: where its clients go
 	audit   string // of runbooks
 }
 
@@ -81,11 +82,11 @@ func begin(t testing.TB, cmd *exec.Cmd) *process {
 	}()
 	select {
 	case l := <-line:
-		var ready struct{ Address string }
+		var ready struct{ Address, API string }
 		if err := json.Unmarshal([]byte(l), &ready); err != nil {
 			t.Fatalf("%s said %q: %v", cmd.Path, l, err)
 		}
-		p.address = ready.Address
+		p.address, p.api = ready.Address, ready.API
 	case <-time.After(patience):
 		t.Fatalf("%s was not ready after %v", cmd.Path, patience)
 	}
@@ -100,14 +101,14 @@ func (p *process) kill() {
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// engine starts the embedded server on a directory and port.
-func engine(t testing.TB, dir string, port int) *process {
+// built is the path of a program of ours.
+func built(t testing.TB, name string) string {
 	t.Helper()
 	bin := os.Getenv("EDGEHOLD_BIN")
 	if bin == "" {
 		bin = filepath.Join("..", "..", "..", ".edgehold", "bin")
 	}
-	path, err := filepath.Abs(filepath.Join(bin, "edgehold-temporal"))
+	path, err := filepath.Abs(filepath.Join(bin, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +118,13 @@ func engine(t testing.TB, dir string, port int) *process {
 		}
 		t.Skipf("%v; run make engines", err)
 	}
+	return path
+}
+
+// engine starts the embedded server on a directory and port.
+func engine(t testing.TB, dir string, port int) *process {
+	t.Helper()
+	path := built(t, "edgehold-temporal")
 	return begin(t, exec.Command(path, "--dir", dir, "--namespace", "default", "--port", fmt.Sprint(port), "--ui-port", "0"))
 }
 
