@@ -127,7 +127,8 @@ func (a *announcement) Write(p []byte) (int, error) {
 	}
 	fmt.Fprintf(a.out, `The mock answers on %[1]s. Point a client at it:
 %[4]s
-Any key will do. What goes on is at %[1]s/ in a browser. For operators: edgehold mock report|watch|phase|drill%[3]s, and http://%[2]s/metrics. Ctrl-C ends it.
+Any key will do. A browser shows at %[1]s/ what goes on.
+For operators: edgehold mock report|watch|phase|drill%[3]s, and http://%[2]s/metrics. Ctrl-C ends it.
 `, base, ready.Address, where, pointClients(base))
 	return len(p), nil
 }
