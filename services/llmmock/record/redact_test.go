@@ -146,15 +146,18 @@ func TestRedaction(t *testing.T) {
 	for text, want := range map[string]string{
 		`nothing to see: sk-short, AKIA, "max_tokens":5, "total_tokens":"7"`: "",
 		`Incorrect API key provided: sk-abcdefghijklmnopqrstuv.`:             `Incorrect API key provided: REDACTED-----------------.`,
-		`{"k":"AbC\/123+xyz=="}`:                                         `{"k":"REDACTED------"}`,
-		`u=AbC%2F123%2Bxyz%3D%3D&v=1`:                                    `u=REDACTED-------------&v=1`,
-		`Authorization: Bearer abcdefghijklmnop0123`:                     `Authorization: Bearer REDACTED------------`,
-		`for customer-12345678, please`:                                  `for customer-REDACTED, please`,
-		`for customer-12, please`:                                        `for customer-RE, please`,
-		`{"client_secret" : "a\"b\\c"}`:                                  `{"client_secret" : "REDACTE"}`,
-		`{"schema":{"password":{"type":"string"}}}`:                      "",
-		`{"arguments":"{\"password\":\"hunter22\",\"n\":1}"}`:            `{"arguments":"{\"password\":\"REDACTED\",\"n\":1}"}`,
-		"-----BEGIN PRIVATE KEY-----\\nMIIE\\n-----END PRIVATE KEY-----": "REDACTED" + strings.Repeat("-", 52),
+		`{"k":"AbC\/123+xyz=="}`:                                                    `{"k":"REDACTED------"}`,
+		`u=AbC%2F123%2Bxyz%3D%3D&v=1`:                                               `u=REDACTED-------------&v=1`,
+		`Authorization: Bearer abcdefghijklmnop0123`:                                `Authorization: Bearer REDACTED------------`,
+		`for customer-12345678, please`:                                             `for customer-REDACTED, please`,
+		`for customer-12, please`:                                                   `for customer-RE, please`,
+		`{"client_secret" : "a\"b\\c"}`:                                             `{"client_secret" : "REDACTE"}`,
+		`{"schema":{"password":{"type":"string"}}}`:                                 "",
+		`{"arguments":"{\"password\":\"hunter22\",\"n\":1}"}`:                       `{"arguments":"{\"password\":\"REDACTED\",\"n\":1}"}`,
+		`{"arguments":"{\"password\":\"hu\\\"nter\",\"n\":1}"}`:                     `{"arguments":"{\"password\":\"REDACTED--\",\"n\":1}"}`,
+		`{"logprobs":[{"token":"Hello","bytes":[1]}],"max_tokens":"many"}`:          "",
+		`the basic internationalization of tasks, and "password": 5, "secret":null`: "",
+		"-----BEGIN PRIVATE KEY-----\\nMIIE\\n-----END PRIVATE KEY-----":            "REDACTED" + strings.Repeat("-", 52),
 	} {
 		b := []byte(text)
 		n := r.mask(b, spelled)
@@ -181,6 +184,46 @@ func TestRedaction(t *testing.T) {
 			t.Errorf("%q: %v", tc.patterns, err)
 		}
 	}
+}
+
+// However deep JSON is in JSON, the values of secret members are found to their end, and it is JSON after that.
+func TestSecretMembers(t *testing.T) {
+	r, err := NewRedactor(true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.SampledFrom([]string{"password", "api_key", "apiKey", "X-API-Key", "client_secret", "AWS_SECRET_ACCESS_KEY", "Authorization"}).Draw(t, "name")
+		text := rapid.StringMatching(`["\\a{:, é]{0,6}s3cr3t["\\a}:, é]{0,6}`).Draw(t, "text")
+		doc := any(map[string]any{"a": "before", name: text, "z": []string{"after", text[:1]}})
+		depth := rapid.IntRange(0, 3).Draw(t, "depth")
+		for range depth {
+			inner, err := json.Marshal(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			doc = map[string]any{"arguments": string(inner), "key": 1}
+		}
+		b, err := json.MarshalIndent(doc, "", rapid.SampledFrom([]string{"", " "}).Draw(t, "indent"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := string(b)
+		if n := r.mask(b, nil); n != 1 || bytes.Contains(b, []byte("s3cr3t")) || !bytes.Contains(b, []byte("after")) {
+			t.Fatalf("%d found in %s, which became %s", n, was, b)
+		}
+		for range depth {
+			var outer struct{ Arguments string }
+			if err := json.Unmarshal(b, &outer); err != nil {
+				t.Fatalf("%s became %s: %v", was, b, err)
+			}
+			b = []byte(outer.Arguments)
+		}
+		var got map[string]any
+		if err := json.Unmarshal(b, &got); err != nil || got["a"] != "before" || !strings.HasPrefix(fmt.Sprint(got[name]), "REDACT") {
+			t.Fatalf("%s became %s: %v", was, b, err)
+		}
+	})
 }
 
 func TestSecrets(t *testing.T) {

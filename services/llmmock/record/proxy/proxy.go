@@ -36,6 +36,9 @@ const (
 	// mostAtOnce is how many requests are forwarded at a time; the next ones wait.
 	mostAtOnce = 1000
 	readSize   = 32 << 10
+	// afterLeft is how long an answer is still listened to whose client has left: many leave at the last event of a stream, in front of its
+	// end.
+	afterLeft = 2 * time.Second
 )
 
 // Config of a Run.
@@ -311,7 +314,10 @@ func (e *exchange) hold(n int) bool {
 }
 
 func (e *exchange) run(to *url.URL, prefix string) {
-	r, ctx := e.r, e.r.Context()
+	r := e.r
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	defer context.AfterFunc(r.Context(), func() { time.AfterFunc(afterLeft, cancel) })()
 	out := &http.Request{Method: r.Method, URL: join(to, r.URL, prefix), Host: to.Host, Header: forwarded(r.Header), ContentLength: r.ContentLength}
 	if err := e.read(out); err != nil {
 		e.skip("the client left while it spoke")
@@ -339,11 +345,8 @@ func (e *exchange) run(to *url.URL, prefix string) {
 	maps.Copy(e.w.Header(), e.rec.Header)
 	control := http.NewResponseController(e.w)
 	e.w.WriteHeader(res.StatusCode)
-	if control.Flush() != nil {
-		e.skip("the client left")
-		return
-	}
-	e.copy(res, control)
+	left := control.Flush() != nil
+	e.copy(ctx, res, control, left)
 }
 
 // read takes as much of the body as may be recorded, and forwards the rest as it comes.
@@ -388,7 +391,7 @@ func (e *exchange) unreadable(what string) {
 }
 
 // copy forwards the answer piece by piece. An exchange is in the file before the client can see that it is complete.
-func (e *exchange) copy(res *http.Response, control *http.ResponseController) {
+func (e *exchange) copy(ctx context.Context, res *http.Response, control *http.ResponseController, left bool) {
 	buffer := make([]byte, readSize)
 	for {
 		n, err := res.Body.Read(buffer)
@@ -402,9 +405,9 @@ func (e *exchange) copy(res *http.Response, control *http.ResponseController) {
 			if e.note.Bytes == res.ContentLength {
 				e.record(at)
 			}
-			if _, err := e.w.Write(buffer[:n]); err != nil || control.Flush() != nil {
-				e.skip("the client left")
-				return
+			if !left {
+				_, err := e.w.Write(buffer[:n])
+				left = err != nil || control.Flush() != nil
 			}
 		}
 		switch {
@@ -413,7 +416,7 @@ func (e *exchange) copy(res *http.Response, control *http.ResponseController) {
 		case errors.Is(err, io.EOF):
 			e.record(at)
 			return
-		case e.r.Context().Err() != nil:
+		case ctx.Err() != nil:
 			e.skip("the client left")
 			return
 		}

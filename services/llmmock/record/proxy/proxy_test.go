@@ -399,6 +399,33 @@ func TestNotRecorded(t *testing.T) {
 	}
 }
 
+// A client that leaves at the last event, as clients do that know it for the last, leaves a whole exchange.
+func TestLeavesBeforeTheEnd(t *testing.T) {
+	left := make(chan bool)
+	s := upstream(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-left
+	})
+	r := start(t, nil, s.URL)
+	res, err := http.DefaultClient.Get(r.url + "/v1/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(res.Body, make([]byte, 14)); err != nil {
+		t.Error(err)
+	}
+	res.Body.Close()
+	close(left)
+	if n := <-r.notes; n.Unrecorded != "" {
+		t.Errorf("%+v", n)
+	}
+	if f := r.stop(); len(f.Exchanges) != 1 || f.Exchanges[0].Answer.End != llmmock.NoFault {
+		t.Errorf("%+v", f)
+	}
+}
+
 // A provider that breaks off is recorded as it did, and the client sees it too.
 func TestBrokenOff(t *testing.T) {
 	got := make(chan bool, 1)
@@ -476,12 +503,12 @@ func TestHTTP2(t *testing.T) {
 	t.Cleanup(s.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	var recorded []*record.Exchange
+	recorded := make(chan *record.Exchange, 2)
 	redactor, err := record.NewRedactor(true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newProxy(Config{To: []Target{{URL: mustParse(t, s.URL)}}}, redactor, func(x *record.Exchange) error { recorded = append(recorded, x); return nil })
+	p := newProxy(Config{To: []Target{{URL: mustParse(t, s.URL)}}}, redactor, func(x *record.Exchange) error { recorded <- x; return nil })
 	p.transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	front := httptest.NewServer(p)
 	t.Cleanup(func() { front.Close(); p.transport.CloseIdleConnections() })
@@ -491,8 +518,8 @@ func TestHTTP2(t *testing.T) {
 	if _, _, err := get(t, front.URL+"/v1/broken"); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a stream that was reset: %v", err)
 	}
-	if len(recorded) != 2 || recorded[0].Answer.End != llmmock.NoFault || recorded[1].Answer.End != llmmock.ResetMidStream {
-		t.Errorf("%+v", recorded)
+	if whole, broken := <-recorded, <-recorded; whole.Answer.End != llmmock.NoFault || broken.Answer.End != llmmock.ResetMidStream {
+		t.Errorf("%+v and %+v", whole, broken)
 	}
 }
 
@@ -560,6 +587,7 @@ func TestKilled(t *testing.T) {
 		seen := map[string]bool{}
 		enough := make(chan bool)
 		var once sync.Once
+		var killed atomic.Bool
 		var clients sync.WaitGroup
 		client := &http.Client{Transport: &http.Transport{}}
 		for c := range 8 {
@@ -567,12 +595,15 @@ func TestKilled(t *testing.T) {
 				for i := 0; ; i++ {
 					id := fmt.Sprintf("%d-%d-%d", round, c, i)
 					res, err := client.Get("http://" + strings.TrimSpace(address) + "/v1/models?id=" + id)
-					if err != nil {
-						return
+					if err == nil {
+						_, err = io.Copy(io.Discard, res.Body)
+						res.Body.Close()
 					}
-					_, err = io.Copy(io.Discard, res.Body)
-					res.Body.Close()
 					if err != nil {
+						if !killed.Load() {
+							t.Errorf("before it was killed: %v", err)
+							once.Do(func() { close(enough) })
+						}
 						return
 					}
 					mu.Lock()
@@ -586,6 +617,7 @@ func TestKilled(t *testing.T) {
 			})
 		}
 		<-enough
+		killed.Store(true)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
