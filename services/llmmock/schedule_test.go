@@ -2,6 +2,7 @@ package llmmock
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,5 +136,20 @@ func TestLoadAndShape(t *testing.T) {
 	}
 	if shapeAt(nil, time.Hour) != 1 || shapeAt([]Point{{Factor: 4}}, 0) != 4 {
 		t.Error("without points, or with one at the start")
+	}
+}
+
+// Equal times are described alike, however they are written, and others are not.
+func TestDescribe(t *testing.T) {
+	one := Schedule{First: 5 * ms, Gaps: []time.Duration{ms, 2 * ms}}
+	if got, want := one.Describe(4), "first=5ms; last=10ms; tokens=4; hash="; !strings.HasPrefix(got, want) || len(got) != len(want)+16 {
+		t.Errorf("%q, want %q and a hash", got, want)
+	}
+	if same := (&Schedule{First: 5 * ms, Gaps: []time.Duration{ms, 2 * ms, 2 * ms, 9 * ms}}); same.Describe(4) != one.Describe(4) {
+		t.Errorf("%q and %q", same.Describe(4), one.Describe(4))
+	}
+	// The first and the last are the same, and what is between is not.
+	if other := (&Schedule{First: 5 * ms, Gaps: []time.Duration{2 * ms, ms, 2 * ms}}); other.Describe(4) == one.Describe(4) {
+		t.Errorf("both are %q", other.Describe(4))
 	}
 }

@@ -274,6 +274,31 @@ func TestWrongPromise(t *testing.T) {
 	}
 }
 
+// The head of a stream comes with the first piece, when that is due, and each piece by itself.
+func TestPiecesAsTheyAreDue(t *testing.T) {
+	const first, gap = 20 * time.Millisecond, 10 * time.Millisecond
+	url, _ := start(t, func(_ *llmmock.Request, x *llmmock.Exchange) {
+		x.Schedule = llmmock.Schedule{First: first, Gaps: []time.Duration{gap}}
+	}, nil)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	began := time.Now()
+	if _, err := conn.Write([]byte("POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nstream")); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"HTTP/1.1 200 OK\r\n", "14\r\ndata: {\"t\":\"two \"}"} {
+		p := make([]byte, 1000)
+		n, err := conn.Read(p)
+		took := time.Since(began)
+		if err != nil || !strings.HasPrefix(string(p[:n]), want) || !strings.HasSuffix(string(p[:n]), "\"}\n\n\r\n") || took < first+time.Duration(i)*gap {
+			t.Errorf("%q after %s; %v", p[:n], took, err)
+		}
+	}
+}
+
 // A stream that nothing waits for comes whole, whatever the client's pace.
 func TestLongStream(t *testing.T) {
 	var want bytes.Buffer

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// together is how many pieces that are due at the same time are handed to the system in one call. Each is a message of its own there,
-// and is pushed as if it had been written alone: that is what a flush is. Only the way into the system is shared, and the waking of
-// the reader, which take a quarter of a write's time.
+// together is how many pieces that are due at the same time are handed to the system in one call. Each is a message of its own there, and is
+// pushed as if it had been written alone: that is what a flush is. Only the way into the system is shared, and often the waking of the
+// reader, which is most of a write's price.
 const together = 16
 
 // batch is what sendmmsg(2) takes, and what came of it.

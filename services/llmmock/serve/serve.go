@@ -394,7 +394,6 @@ func (s *Server) Serve(ctx context.Context, inner net.Listener, grace time.Durat
 	if s.wheel, err = newWheel(); err != nil {
 		return err
 	}
-	defer s.wheel.close()
 	s.rest = newHandover(inner.Addr())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -427,6 +426,7 @@ func (s *Server) Serve(ctx context.Context, inner net.Listener, grace time.Durat
 		err = cut
 	}
 	s.end()
+	s.wheel.close() // which wakes those who sleep
 	s.shut(true)
 	s.open.Wait()
 	_ = server.Close()

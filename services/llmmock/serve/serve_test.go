@@ -566,3 +566,32 @@ func TestCredentials(t *testing.T) {
 		}
 	}
 }
+
+// Whoever asks for the schedule is told it, with either kind of answer, and nobody else.
+func TestTellsTheSchedule(t *testing.T) {
+	url, _ := start(t, func(_ *llmmock.Request, x *llmmock.Exchange) {
+		x.Schedule = llmmock.Schedule{First: time.Millisecond, Gaps: []time.Duration{time.Millisecond}}
+	}, nil)
+	for _, body := range []string{"stream", "x"} {
+		for _, asked := range []bool{true, false} {
+			r, err := http.NewRequest(http.MethodPost, url+"/v1/say", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asked {
+				r.Header.Set(ScheduleHeader, "wanted")
+			}
+			answer, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+				t.Error(err)
+			}
+			answer.Body.Close()
+			if got := answer.Header.Get(ScheduleHeader); strings.HasPrefix(got, "first=1ms; last=3ms; tokens=3; hash=") != asked {
+				t.Errorf("%s, asked %t: %q", body, asked, got)
+			}
+		}
+	}
+}

@@ -14,7 +14,7 @@ const (
 	// grid is what times are rounded up to: those who wait for about the same time are woken together, which is cheaper.
 	grid = 250 * time.Microsecond
 	// slots cover more than the longest sleep, which is short.
-	slots = 1 << 10
+	slots = 1 << 12
 )
 
 // wheel is a timer that is exact enough for tokens. Go's own are up to 1 ms late on Linux where nothing else happens: the runtime waits for
