@@ -116,7 +116,7 @@ func (t *Table) Print(w io.Writer) {
 		if r.Peer != nil {
 			peer = fmt.Sprintf("%s: %s", *r.Peer, number(r.PeerMedian, r.Unit))
 			if r.Ratio != nil {
-				peer += fmt.Sprintf(" (%.0f times ours)", *r.Ratio)
+				peer += fmt.Sprintf(" (%.3g times ours)", *r.Ratio)
 			}
 		}
 		if r.Why != "" {
