@@ -3505,7 +3505,7 @@ type WatchResponse struct {
 	// How much later than its schedule a piece was written, since the snapshot before; unset when none was.
 	Lateness  *Lateness   `protobuf:"bytes,6,opt,name=lateness,proto3" json:"lateness,omitempty"`
 	Scenarios []*Scenario `protobuf:"bytes,7,rep,name=scenarios,proto3" json:"scenarios,omitempty"`
-	// The active ones, and those that will come.
+	// The active ones, those that will come, and those that ended in the last five minutes.
 	Phases []*PhaseStatus `protobuf:"bytes,8,rep,name=phases,proto3" json:"phases,omitempty"`
 	// Those that are followed.
 	Drills []*Drill `protobuf:"bytes,9,rep,name=drills,proto3" json:"drills,omitempty"`
