@@ -148,7 +148,8 @@ func TestCluster(t *testing.T) {
 	r := newReal(t)
 	for name, test := range map[string]func(*testing.T, *real){
 		"cut over": testCutOver, "declare wins against other writers": testDeclareWinsAgainstOtherWriters, "force the selector": testForceSelector,
-		"freezes": testFreezes, "bad input": testBadInput, "reload": testReload, "unreachable": testUnreachable, "least privilege": testLeastPrivilege,
+		"declare meets other writers": testDeclareMeetsOtherWriters,
+		"freezes":                     testFreezes, "bad input": testBadInput, "reload": testReload, "unreachable": testUnreachable, "least privilege": testLeastPrivilege,
 		"lost answers": testLostAnswers, "waking up": testWakingUp, "a switch before its record": testSwitchBeforeRecord,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, r) })
@@ -239,6 +240,48 @@ func testDeclareWinsAgainstOtherWriters(t *testing.T, r *real) {
 	}
 	_, err = site.Declare(t.Context(), "edge", fleet.Change{ID: "op-1", To: fleet.Green, Reason: "x", At: time.Now()})
 	expect(t, err, problem.AlreadyExists, `"op-1" was used before for a cutover to blue`)
+}
+
+// What others write between the look at a fleet and the declaration: a status takes no second attempt, a spec does, and nothing of
+// either is lost.
+func testDeclareMeetsOtherWriters(t *testing.T, r *real) {
+	r.addPops(t, "d1")
+	_, connections := r.centre(t, true, "d1")
+	site := connections.Cluster(fleet.Pop{Name: "d1", Context: "cluster-1", Namespace: "pop-d1"})
+	conn, err := connections.connect("cluster-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts, meanwhile := 0, func(*v1alpha1.Fleet) error { return nil }
+	conn.client = interceptor.NewClient(conn.client, interceptor.Funcs{
+		Patch: func(ctx context.Context, next client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			if attempts++; attempts == 1 {
+				if err := meanwhile(r.fleet(t, "d1")); err != nil {
+					return err
+				}
+			}
+			return next.Patch(ctx, o, p, opts...)
+		},
+	})
+	for _, tc := range []struct {
+		name     string
+		write    func(*v1alpha1.Fleet) error
+		attempts int
+	}{
+		{"status", func(f *v1alpha1.Fleet) error {
+			f.Status.Message = "read"
+			return r.admin.Status().Update(t.Context(), f)
+		}, 1},
+		{"spec", func(f *v1alpha1.Fleet) error { f.Spec.Replicas = 5; return r.admin.Update(t.Context(), f) }, 2},
+	} {
+		attempts, meanwhile = 0, tc.write
+		if _, err := site.Declare(t.Context(), "edge", fleet.Change{ID: "op-" + tc.name, To: fleet.Green, Reason: "x", At: time.Now()}); err != nil || attempts != tc.attempts {
+			t.Errorf("%s: %d attempts, %v; want %d", tc.name, attempts, err, tc.attempts)
+		}
+	}
+	if f := r.fleet(t, "d1"); f.Spec.Change.ID != "op-spec" || f.Spec.Replicas != 5 || f.Status.Message != "read" {
+		t.Errorf("stored %+v with the message %q", f.Spec, f.Status.Message)
+	}
 }
 
 func testForceSelector(t *testing.T, r *real) {

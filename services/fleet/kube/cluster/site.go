@@ -338,7 +338,7 @@ func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (f
 		if recorded, err := d.Recorded(change); recorded != nil || err != nil {
 			return nil, err
 		}
-		return declaration(change), nil
+		return declaration(f, change), nil
 	})
 	if err != nil {
 		return fleet.Fleet{}, err
@@ -346,14 +346,19 @@ func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (f
 	return s.domain(f), nil
 }
 
-func declaration(change fleet.Change) []operation {
+// declaration is made on the spec that was looked at. That the status changes meanwhile is no reason to ask again: a controller
+// writes it every other second after a cutover, and in the middle of that the rollback comes.
+func declaration(f *v1alpha1.Fleet, change fleet.Change) []operation {
 	c := v1alpha1.ChangeSpec{ID: change.ID, Principal: change.Principal, Reason: change.Reason, Version: change.Version, Force: change.Force, Rollback: change.Rollback, At: metav1.NewMicroTime(change.At)}
 	if !change.Deadline.IsZero() {
 		deadline := metav1.NewMicroTime(change.Deadline)
 		c.Deadline = &deadline
 	}
 	// Whole, and not merged: a version or a force of the change before must not live on in this one.
-	return []operation{{"replace", "/spec/active", change.To}, {"add", "/spec/change", c}}
+	return []operation{
+		{"test", "/metadata/uid", f.UID}, {"test", "/metadata/generation", f.Generation},
+		{"replace", "/spec/active", change.To}, {"add", "/spec/change", c},
+	}
 }
 
 // Freeze appends to spec.freezes and drops those that are over.
@@ -376,7 +381,7 @@ func (s *site) Freeze(ctx context.Context, name string, freeze fleet.Freeze) (fl
 			return nil, problem.New(problem.ResourceExhausted, "fleet", "PoP %s has %d freezes already; unfreeze it first", s.pop.Name, len(next))
 		}
 		next = append(next, v1alpha1.FreezeSpec{From: metav1.NewTime(freeze.From), Until: metav1.NewTime(freeze.Until), Reason: freeze.Reason, Principal: freeze.Principal, ID: freeze.ID})
-		return []operation{{"add", "/spec/freezes", next}}, nil
+		return []operation{unchanged(f), {"add", "/spec/freezes", next}}, nil
 	})
 	if err != nil {
 		return fleet.Fleet{}, err
@@ -404,7 +409,7 @@ func (s *site) Unfreeze(ctx context.Context, name string, by fleet.Unfreeze) (fl
 			annotations[k] = v
 		}
 		annotations[UnfrozenAnnotation] = string(mark)
-		return []operation{{"add", "/spec/freezes", []v1alpha1.FreezeSpec{}}, {"add", "/metadata/annotations", annotations}}, nil
+		return []operation{unchanged(f), {"add", "/spec/freezes", []v1alpha1.FreezeSpec{}}, {"add", "/metadata/annotations", annotations}}, nil
 	})
 	if err != nil {
 		return fleet.Fleet{}, err
@@ -427,8 +432,13 @@ type operation struct {
 	Value any    `json:"value"`
 }
 
-// patch writes what change wants of a fleet, on exactly the version that change saw. No operations: it is as it should
-// be. When another writer was first, or the API died over the write, it reads anew and asks again.
+// unchanged makes a patch hold for the whole object as it was looked at.
+func unchanged(f *v1alpha1.Fleet) operation {
+	return operation{"replace", "/metadata/resourceVersion", f.ResourceVersion}
+}
+
+// patch writes what change wants of a fleet, on the conditions that are among its operations. No operations: it is as it
+// should be. When another writer was first, or the API died over the write, it reads anew and asks again.
 func (s *site) patch(ctx context.Context, name, manager string, change func(*v1alpha1.Fleet) ([]operation, error)) (*v1alpha1.Fleet, error) {
 	conn, err := s.connections.connect(s.pop.Context)
 	if err != nil {
@@ -450,7 +460,6 @@ func (s *site) patch(ctx context.Context, name, manager string, change func(*v1a
 		if err != nil || len(operations) == 0 {
 			return err
 		}
-		operations = append([]operation{{"replace", "/metadata/resourceVersion", f.ResourceVersion}}, operations...)
 		body, err := json.Marshal(operations)
 		if err != nil {
 			return fmt.Errorf("encode the patch of fleet %s: %w", name, err)
@@ -476,7 +485,7 @@ func (s *site) write(ctx context.Context, what string, attempt func(again bool) 
 		switch {
 		case err == nil:
 			return nil
-		case apierrors.IsConflict(err):
+		case overtaken(err):
 			if conflicts++; conflicts >= attempts {
 				return problem.New(problem.Aborted, "", "%s in PoP %s was changed by other writers %d times in a row; find out who they are, and ask again", what, s.pop.Name, attempts)
 			}

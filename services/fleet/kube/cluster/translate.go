@@ -44,10 +44,10 @@ func (s *site) translate(err error) error {
 		return sentence(problem.Unavailable, "the Kubernetes API has just come back and does not know its roles yet: %v", err)
 	case apierrors.IsForbidden(err):
 		return sentence(problem.PermissionDenied, "the credentials of the kubeconfig lack a right: %v", err)
+	case overtaken(err), apierrors.IsAlreadyExists(err):
+		return sentence(problem.Aborted, "another writer was first; ask again")
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return sentence(problem.FailedPrecondition, "the Kubernetes API refused the object: %v", err)
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		return sentence(problem.Aborted, "another writer was first; ask again")
 	}
 	// What is left are answers of a server that is starting, stopping, overloaded or broken.
 	return sentence(problem.Unavailable, "the Kubernetes API cannot answer now: %v", err)
@@ -70,6 +70,20 @@ func (s *site) asleep(err error) bool {
 	}
 	conn, missing := s.connections.connect(s.pop.Context)
 	return missing == nil && conn.mirror.awoke()
+}
+
+// overtaken says that another writer was first: the object has another version than was asked for, or a test in a JSON patch did
+// not hold, which the API server reports as a request that it cannot process, without a cause, and not as a conflict.
+func overtaken(err error) bool {
+	if apierrors.IsConflict(err) {
+		return true
+	}
+	var status apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) {
+		return false
+	}
+	d := status.Status().Details
+	return d == nil || len(d.Causes) == 0 // a field that is wrong is named there
 }
 
 // away says that the API did not answer, or answered that it cannot: it is down, starting, stopping or overloaded.
