@@ -171,7 +171,7 @@ func (f *follower) round(ctx context.Context) time.Duration {
 		}
 	}
 	sample := t.metrics != nil && t.orders.Traffic != fleet.None &&
-		(!t.orders.Fast || at-f.sampledAt >= sampleEvery-followEvery/2 || before.trafficColour != t.orders.Traffic || before.trafficSince != t.orders.Since)
+		(!t.orders.Fast || at-f.sampledAt >= sampleEvery*3/4 || before.trafficColour != t.orders.Traffic || before.trafficSince != t.orders.Since)
 	if sample {
 		wait.Go(func() { f.sample(ctx, &t, &found, at) })
 	}
@@ -192,11 +192,13 @@ func (f *follower) round(ctx context.Context) time.Duration {
 	case t.orders.Follow != fleet.None:
 		return followEvery
 	case t.orders.Fast, t.orders.Drain != fleet.Blue && found.blue.Draining > 0, t.orders.Drain != fleet.Green && found.green.Draining > 0:
-		return sampleEvery
+		return spread(sampleEvery)
 	}
-	// Spread, so that hundreds of fleets do not ask at the same moment.
-	return idleEvery - time.Duration(rand.Int64N(int64(idleEvery)/5))
+	return spread(idleEvery)
 }
+
+// spread takes up to a fifth off, so that hundreds of fleets do not ask at the same moment.
+func spread(d time.Duration) time.Duration { return d - time.Duration(rand.Int64N(int64(d)/5)) }
 
 // release tells pods by the method that was used until now to stop draining: no other one may speak to them again.
 func (f *follower) release(ctx context.Context, t *target, last *readings) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -54,49 +55,10 @@ type reconciler struct {
 	// readings bounds the writes of statuses whose readings alone have changed, over all fleets of the cluster.
 	readings *rate.Limiter
 
+	rush rush
+
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]*entry
-	// switchedAt is the instant of the last switch of any fleet, rush how many there were in a row, pause the longest between two of them.
-	switchedAt time.Duration
-	rush       int
-	pause      time.Duration
-}
-
-// In a global rollback the selectors of all PoPs are set first and then it is recorded, because a record costs the API server
-// more than a switch: it waits until no PoP of the cluster was switched for recordQuiet and recordGap for each that was, because
-// a large rush has longer gaps in it, and for twice the longest gap so far, because a slow machine has, but for that no longer
-// than recordSlow, because PoPs that are switched one after the other have gaps too. At most it waits for recordLatest. The first
-// PoP, or the only one, is recorded at once.
-const (
-	recordQuiet  = 20 * time.Millisecond
-	recordGap    = 8 * time.Millisecond
-	recordSlow   = 250 * time.Millisecond
-	recordLatest = 5 * time.Second
-)
-
-// turned notes a switch and returns the instant by which it is recorded.
-func (r *reconciler) turned(now time.Duration) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.switchedAt == 0 || now-r.switchedAt > recordLatest {
-		r.rush, r.pause = 0, 0
-	} else {
-		r.pause = max(r.pause, now-r.switchedAt)
-	}
-	r.switchedAt = now
-	r.rush++
-	if r.rush == 1 {
-		return now
-	}
-	return now + recordLatest
-}
-
-// crowded is how long the record of a switch still waits, if it is due by an instant.
-func (r *reconciler) crowded(by, now time.Duration) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	quiet := max(recordQuiet+time.Duration(r.rush)*recordGap, min(2*r.pause, recordSlow))
-	return min(by-now, r.switchedAt+quiet-now)
 }
 
 // entry is what is remembered of one fleet. Reconciliations of one fleet never overlap.
@@ -116,7 +78,10 @@ type entry struct {
 	roomAt   time.Duration
 	failing  string // the last error that was told, so that it is told once
 	resetID  string // the last round of resets that was kept in the audit log
-	// recordBy is the instant by which the last switch is recorded, and untold what is told with it.
+	// every is a number in [0.75, 1.25) by which the times between two writes of readings are multiplied, another one after each, so
+	// that the fleets of a global rollback do not write theirs all at once, two seconds later and so on.
+	every float64
+	// recordBy is the instant by which the last switch is recorded and its pods are asked, and untold what is told with the record.
 	recordBy time.Duration
 	untold   []fleet.Notice
 }
@@ -149,8 +114,12 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 	if d.Switch != nil {
 		way := map[string]any{"from": d.Switch.From, "to": d.Switch.To}
-		switch err := r.turn(ctx, e, objects, &d); {
+		r.rush.begin()
+		err := r.turn(ctx, e, objects, &d)
+		by := r.rush.end(r.controller.config.Clock.Uptime(), r.alone())
+		switch {
 		case err == nil:
+			e.recordBy = by
 			r.audit(ctx, objects, acts[d.Switch.Why], d.Status.LastCutover, nil, way)
 		case apierrors.IsConflict(err):
 			return reconcile.Result{RequeueAfter: retryConflict}, nil
@@ -189,18 +158,17 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		e.resetID = id
 		r.audit(ctx, objects, "reset", d.Status.LastCutover, nil, map[string]any{"colour": d.Pods.Drain, "open": d.Status.LastCutover.ConnectionsLeft})
 	}
-	r.follow(e, objects, &d, &o.Spec)
 	for _, n := range d.Notices {
 		r.tell(e, objects.Fleet, n)
 	}
-	if d.Switch != nil {
-		e.recordBy = r.turned(r.controller.config.Clock.Uptime())
-	}
 	r.controller.meters.show(req.Namespace, req.Name, &o, &d.Status)
 
-	later, err := r.write(ctx, e, objects.Fleet, d.Pods.Fast)
-	if err != nil {
-		return reconcile.Result{}, err
+	later := r.rush.wait(e.recordBy, r.controller.config.Clock.Uptime())
+	if later == 0 {
+		r.follow(e, objects, &d, &o.Spec)
+		if later, err = r.write(ctx, e, objects.Fleet, d.Pods.Fast); err != nil {
+			return reconcile.Result{}, err
+		}
 	}
 	if later > 0 && (d.Requeue == 0 || later < d.Requeue) {
 		d.Requeue = later
@@ -209,6 +177,13 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		e.failing = ""
 	}
 	return reconcile.Result{RequeueAfter: d.Requeue, Priority: new(behind)}, nil
+}
+
+// alone reports whether the cluster has a single fleet, as that of a PoP with a cluster of its own does.
+func (r *reconciler) alone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.fleets) == 1
 }
 
 func (r *reconciler) entry(f *v1alpha1.Fleet) *entry {
@@ -224,7 +199,7 @@ func (r *reconciler) entry(f *v1alpha1.Fleet) *entry {
 	}
 	status := kube.Status(f)
 	written, _ := json.Marshal(f.Status) // one that cannot be encoded is written anew
-	e = &entry{uid: f.UID, status: status, known: status, written: written, own: map[string]ownWrite{}}
+	e = &entry{uid: f.UID, status: status, known: status, written: written, every: 1, own: map[string]ownWrite{}}
 	r.fleets[key] = e
 	return e
 }
@@ -426,9 +401,6 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		return 0, nil
 	}
 	now := r.controller.config.Clock.Uptime()
-	if wait := r.crowded(e.recordBy, now); wait > 0 {
-		return wait, nil
-	}
 	if wait := e.writtenAt + writeGap - now; wait > 0 && e.writtenAt > 0 {
 		return wait, nil
 	}
@@ -437,10 +409,11 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		if fast {
 			every = writeFast
 		}
+		every = time.Duration(e.every * float64(every))
 		if wait := e.writtenAt + every - now; e.writtenAt > 0 && wait > 0 {
 			return wait, nil
 		}
-		if r.crowded(now+writeFast, now) > 0 || !r.readings.Allow() {
+		if r.rush.wait(now+writeFast, now) > 0 || !r.readings.Allow() {
 			return writeFast, nil
 		}
 	}
@@ -463,7 +436,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		r.fail(e, f, "StatusFailed", fmt.Errorf("the status could not be written: %w", err))
 		return 0, err
 	}
-	e.known, e.written, e.writtenAt = e.status, status, now
+	e.known, e.written, e.writtenAt, e.every = e.status, status, now, 0.75+rand.Float64()/2
 	for _, n := range e.untold {
 		r.notice(f, n)
 	}
