@@ -210,7 +210,11 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 	if r.RolledBack != len(s.Pops) || r.ToLastCutover == nil || r.ToClean == nil {
 		return nil, fmt.Errorf("%d of %d PoPs rolled back: %+v", r.RolledBack, r.Pops, r.Missing)
 	}
-	b.Say("until it was recorded: %s", spent)
+	var declared []float64
+	for _, p := range s.Timelines(v1alpha1.Blue) {
+		declared = append(declared, p.Declared.Sub(command).Seconds())
+	}
+	b.Say("PoPs declared from %.3f to %.3f s, half of them in %.3f s; until it was recorded: %s", slices.Min(declared), slices.Max(declared), Median(declared), spent)
 	return &r.Rollback, nil
 }
 
