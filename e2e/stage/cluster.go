@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -230,29 +231,37 @@ func (b *Board) Fleet(namespace string) (v1alpha1.Fleet, bool) {
 func (b *Board) Await(ctx context.Context, what string, namespaces []string, ok func(v1alpha1.Fleet) bool) error {
 	for {
 		b.mu.Lock()
-		var missing []string
-		for _, ns := range namespaces {
-			if f, seen := b.fleets[ns]; !seen {
-				missing = append(missing, ns+" (no Fleet)")
-			} else if !ok(f) {
-				missing = append(missing, fmt.Sprintf("%s (phase %s, active %s, blue %d/%d, green %d/%d: %s)", ns, f.Status.Phase, f.Status.Active,
-					f.Status.Blue.Ready, f.Status.Blue.Desired, f.Status.Green.Ready, f.Status.Green.Desired, f.Status.Message))
-			}
-		}
+		held := !slices.ContainsFunc(namespaces, func(ns string) bool { f, seen := b.fleets[ns]; return !seen || !ok(f) })
 		changed := b.changed
 		b.mu.Unlock()
-		if len(missing) == 0 {
+		if held {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if len(missing) > 5 {
-				missing = append(missing[:5], fmt.Sprintf("and %d more", len(missing)-5))
-			}
-			return fmt.Errorf("waiting until %s: %w; not yet: %s", what, ctx.Err(), strings.Join(missing, "; "))
+			return fmt.Errorf("waiting until %s: %w; not yet: %s", what, ctx.Err(), b.without(namespaces, ok))
 		}
 	}
+}
+
+// without names the first fleets for which ok does not hold.
+func (b *Board) without(namespaces []string, ok func(v1alpha1.Fleet) bool) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var missing []string
+	for _, ns := range namespaces {
+		if f, seen := b.fleets[ns]; !seen {
+			missing = append(missing, ns+" (no Fleet)")
+		} else if !ok(f) {
+			missing = append(missing, fmt.Sprintf("%s (phase %s, active %s, blue %d/%d, green %d/%d: %s)", ns, f.Status.Phase, f.Status.Active,
+				f.Status.Blue.Ready, f.Status.Blue.Desired, f.Status.Green.Ready, f.Status.Green.Desired, f.Status.Message))
+		}
+	}
+	if len(missing) > 5 {
+		missing = append(missing[:5], fmt.Sprintf("and %d more", len(missing)-5))
+	}
+	return strings.Join(missing, "; ")
 }
 
 // Scale sets the replicas of a Deployment and returns when it has as many.
