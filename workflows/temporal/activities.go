@@ -47,18 +47,75 @@ func (a *Activities) Preflight(ctx context.Context, r workflows.Request) (workfl
 // lastWord.
 func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Report, error) {
 	defer beat(func() { activity.RecordHeartbeat(ctx) })()
-	if in.Delay > 0 && activity.GetInfo(ctx).Attempt == 1 {
+	if activity.GetInfo(ctx).Attempt > 1 {
+		in.Delay = 0
+	}
+	rep, err := a.cutOver(ctx, context.WithoutCancel(ctx), in)
+	return rep, a.failed(ctx, err)
+}
+
+// CutOverWave asks many PoPs at once and returns the reports of those that have answered when all have, or none has for
+// waveLull, or waveLongest is over. A PoP without a report is to be asked again; what it began goes on by itself.
+func (a *Activities) CutOverWave(ctx context.Context, ins []SwitchInput) ([]workflows.Report, error) {
+	defer beat(func() { activity.RecordHeartbeat(ctx) })()
+	patient, leave := context.WithCancel(context.WithoutCancel(ctx))
+	answers := make(chan *workflows.Report, len(ins)) // nil for one that is to be asked again
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer leave()
+	for _, in := range ins {
+		asking.Go(func() {
+			rep, err := a.cutOver(ctx, patient, in)
+			var p *problem.Error
+			switch {
+			case err == nil:
+				answers <- &rep
+			case errors.As(err, &p) && !worthAnother(p):
+				_ = a.failed(ctx, err) // it is logged
+				rep = refused(p)
+				rep.Pop = in.Change.Pop
+				answers <- &rep
+			default:
+				answers <- nil
+			}
+		})
+	}
+	begun, last := time.Now(), longestDelay(ins)
+	longest := time.NewTimer(last + waveLongest)
+	defer longest.Stop()
+	var lull <-chan time.Time
+	reps := make([]workflows.Report, 0, len(ins))
+	for range ins {
+		select {
+		case rep := <-answers:
+			if rep != nil {
+				reps = append(reps, *rep)
+			}
+			lull = time.After(max(last-time.Since(begun), 0) + waveLull) // nobody has gone by whose turn had not come
+		case <-lull:
+			return reps, nil
+		case <-longest.C:
+			return reps, nil
+		}
+	}
+	return reps, nil
+}
+
+// cutOver asks one PoP and waits for its answer until within ends, or ctx does, which is an abort.
+func (a *Activities) cutOver(ctx, within context.Context, in SwitchInput) (workflows.Report, error) {
+	if in.Delay > 0 {
 		timer := time.NewTimer(in.Delay)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
+		case <-within.Done():
 		}
 	}
 	if ctx.Err() != nil {
-		return workflows.Report{Step: workflows.Skipped, Message: "the operation was aborted before its turn"}, nil
+		return workflows.Report{Pop: in.Change.Pop, Step: workflows.Skipped, Message: "the operation was aborted before its turn"}, nil
 	}
-	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), in.Change.Deadline+answerGrace)
+	asked, cancel := context.WithTimeout(within, in.Change.Deadline+answerGrace)
 	defer cancel()
 	defer stopWith(ctx, cancel)()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWord, cancel) })()
@@ -71,9 +128,9 @@ func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Rep
 			if ctx.Err() != nil {
 				why = "aborted before it had answered"
 			}
-			return workflows.Report{Step: workflows.Broken, Message: why + "; it may be declared and still switch until its deadline: edgehold fleet get shows it"}, nil
+			return workflows.Report{Pop: in.Change.Pop, Step: workflows.Broken, Message: why + "; it may be declared and still switch until its deadline: edgehold fleet get shows it"}, nil
 		}
-		return workflows.Report{}, a.failed(ctx, err)
+		return workflows.Report{}, err
 	}
 	rep.Pop = in.Change.Pop
 	return rep, nil

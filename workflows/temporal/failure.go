@@ -21,7 +21,11 @@ func encode(err error) error {
 		return err
 	}
 	return sdk.NewApplicationErrorWithOptions(p.Sentence, p.Kind.String(), sdk.ApplicationErrorOptions{
-		NonRetryable: p.Kind != problem.Unavailable && p.Kind != problem.ResourceExhausted, Details: []any{p.Field, p.Meta}})
+		NonRetryable: !worthAnother(p), Details: []any{p.Field, p.Meta}})
+}
+
+func worthAnother(p *problem.Error) bool {
+	return p.Kind == problem.Unavailable || p.Kind == problem.ResourceExhausted
 }
 
 // decode is the inverse of encode. Other failures become problems with a sentence of their own.

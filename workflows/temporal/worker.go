@@ -62,6 +62,7 @@ func registerWorkflows(r worker.WorkflowRegistry) {
 func registerActivities(r worker.ActivityRegistry, a *Activities) {
 	r.RegisterActivityWithOptions(a.Preflight, activity.RegisterOptions{Name: preflightActivity})
 	r.RegisterActivityWithOptions(a.CutOver, activity.RegisterOptions{Name: cutOverActivity})
+	r.RegisterActivityWithOptions(a.CutOverWave, activity.RegisterOptions{Name: waveActivity})
 	r.RegisterActivityWithOptions(a.FollowDrain, activity.RegisterOptions{Name: drainActivity})
 	r.RegisterActivityWithOptions(a.Verify, activity.RegisterOptions{Name: verifyActivity})
 	r.RegisterActivityWithOptions(a.StartOutage, activity.RegisterOptions{Name: StartOutageActivity})

@@ -21,6 +21,7 @@ const (
 
 	preflightActivity = "Preflight"
 	cutOverActivity   = "CutOver"
+	waveActivity      = "CutOverWave"
 	drainActivity     = "FollowDrain"
 	verifyActivity    = "Verify"
 
@@ -40,6 +41,10 @@ const (
 	// calmAfter is how long the PoPs that have switched wait for the others of their wave, before their drains are followed:
 	// that is work for the same machines, and nobody hurries.
 	calmAfter = 5 * time.Second
+	// waveLull is how long a wave's first call waits for one more answer after the last, and waveLongest how long for all: those that
+	// have not answered by then are asked alone, and nobody waits for them to see the others go on.
+	waveLull    = 500 * time.Millisecond
+	waveLongest = 5 * time.Second
 	// drainLimit is how long a drain is followed. The PoP's own drain deadline is far below it.
 	drainLimit = 2 * time.Hour
 	// verifyLimit is how long the edge's measure is waited for.
@@ -197,30 +202,29 @@ func (c *course) preflight(ctx workflow.Context) {
 	})
 }
 
-// begin switches the PoPs of a wave. The switches are activities of this workflow and not of the PoPs' own: all of them
-// are handed to the worker together with the answer to one workflow task, however many there are, where a child workflow
-// costs five transactions before its first activity begins. The PoP's own workflow takes over once it has switched.
+// begin switches the PoPs of a wave. They are asked together by one activity, however many there are: one for each, and the
+// transactions of Temporal's that belong to it, keep the machine busy just then. Whoever does not answer it has an activity of
+// its own, which asks again with the same key, and once it has switched a workflow of its own.
 //
 // One coroutine waits for all of them: with one for each, every answer would wake them all, and a thousand PoPs a million
 // times.
 func (c *course) begin(ctx workflow.Context, pops []string) {
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		op := c.run.Operation()
-		w := &wave{course: c, selector: workflow.NewSelector(ctx), switching: len(pops), open: len(pops)}
-		for _, pop := range pops {
-			in := SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
+		w := &wave{course: c, selector: workflow.NewSelector(ctx), begun: workflow.Now(ctx), switching: len(pops), open: len(pops)}
+		ins := make([]SwitchInput, len(pops))
+		for i, pop := range pops {
+			ins[i] = SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
 				Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force,
 				Rollback: op.Request.Kind == workflows.Rollback, Deadline: op.Request.Deadline}}
 			if j := *op.Request.Jitter; len(pops) > 1 && j > 0 {
-				in.Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
+				ins[i].Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
 			}
-			// WaitForCancellation: an answer on its way says whether the PoP has switched.
-			f := workflow.ExecuteActivity(workflow.WithActivityOptions(c.pops, workflow.ActivityOptions{
-				ScheduleToCloseTimeout: in.Delay + in.Change.Deadline + 2*answerGrace, StartToCloseTimeout: in.Delay + in.Change.Deadline + answerGrace + heartbeatTimeout,
-				HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
-				Summary: fmt.Sprintf("switch %s to %s", pop, op.To),
-			}), cutOverActivity, in)
-			w.selector.AddFuture(f, func(f workflow.Future) { w.answered(ctx, in.Change, f) })
+		}
+		if len(ins) == 1 {
+			w.ask(ctx, ins[0])
+		} else {
+			w.askTogether(ctx, ins)
 		}
 		// It ends with c.pops: after an abort nobody waits for the others.
 		timer, stopTimer := workflow.WithCancel(c.pops)
@@ -236,6 +240,7 @@ func (c *course) begin(ctx workflow.Context, pops []string) {
 type wave struct {
 	*course
 	selector workflow.Selector
+	begun    time.Time
 	// switching have not answered, open have not ended.
 	switching, open int
 	// waiting have switched and wait for the others, before their drains are followed; none does any longer when it is calm.
@@ -251,9 +256,53 @@ type followed struct {
 	switched workflows.Report
 }
 
+// askTogether asks all PoPs at once, and those alone that do not answer.
+func (w *wave) askTogether(ctx workflow.Context, ins []SwitchInput) {
+	// WaitForCancellation: an answer on its way says whether the PoP has switched.
+	f := workflow.ExecuteActivity(workflow.WithActivityOptions(w.pops, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: longestDelay(ins) + waveLongest + lastWord + answerGrace, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
+		RetryPolicy: &sdk.RetryPolicy{MaximumAttempts: 1},
+		Summary:     fmt.Sprintf("switch %d PoPs to %s", len(ins), ins[0].Change.To),
+	}), waveActivity, ins)
+	w.selector.AddFuture(f, func(f workflow.Future) {
+		var reps []workflows.Report
+		_ = f.Get(ctx, &reps) // without an answer everyone is asked alone
+		answers := make(map[string]workflows.Report, len(reps))
+		for _, rep := range reps {
+			answers[rep.Pop] = rep
+		}
+		for _, in := range ins {
+			if rep, ok := answers[in.Change.Pop]; ok {
+				w.answered(ctx, in.Change, rep)
+				continue
+			}
+			in.Delay = 0
+			w.ask(ctx, in)
+		}
+	})
+}
+
+func longestDelay(ins []SwitchInput) (longest time.Duration) {
+	for _, in := range ins {
+		longest = max(longest, in.Delay)
+	}
+	return longest
+}
+
+// ask asks one PoP.
+func (w *wave) ask(ctx workflow.Context, in SwitchInput) {
+	once := in.Delay + in.Change.Deadline + answerGrace
+	left := max(once+answerGrace-workflow.Now(ctx).Sub(w.begun), answerGrace)
+	f := workflow.ExecuteActivity(workflow.WithActivityOptions(w.pops, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: left, StartToCloseTimeout: once + heartbeatTimeout,
+		HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true, RetryPolicy: retries(),
+		Summary: fmt.Sprintf("switch %s to %s", in.Change.Pop, in.Change.To),
+	}), cutOverActivity, in)
+	w.selector.AddFuture(f, func(f workflow.Future) { w.answered(ctx, in.Change, switched(ctx, f)) })
+}
+
 // answered takes the answer of one PoP's switch.
-func (w *wave) answered(ctx workflow.Context, ch workflows.Change, f workflow.Future) {
-	rep := switched(ctx, f)
+func (w *wave) answered(ctx workflow.Context, ch workflows.Change, rep workflows.Report) {
 	rep.Pop = ch.Pop
 	if rep.Step == workflows.Switched {
 		w.run.Reported(rep)
@@ -301,7 +350,11 @@ func switched(ctx workflow.Context, f workflow.Future) workflows.Report {
 	case errors.As(err, &cancelled):
 		return workflows.Report{Step: workflows.Broken, Message: "aborted while the fleet service did not answer; edgehold fleet get shows whether the switch was declared"}
 	}
-	p := decode(err)
+	return refused(decode(err))
+}
+
+// refused is the report of a PoP whose cutover was refused for good.
+func refused(p *problem.Error) workflows.Report {
 	step := workflows.Broken
 	if p.Kind == problem.FailedPrecondition {
 		step = workflows.Blocked

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -216,12 +217,14 @@ func TestJitterSpreadsTheStarts(t *testing.T) {
 	r := rehearse(t, &fleets{})
 	var delays []time.Duration
 	r.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, args converter.EncodedValues) {
-		if info.ActivityType.Name == cutOverActivity {
-			var in SwitchInput
-			if err := args.Get(&in); err != nil {
+		if info.ActivityType.Name == waveActivity {
+			var ins []SwitchInput
+			if err := args.Get(&ins); err != nil {
 				t.Error(err)
 			}
-			delays = append(delays, in.Delay)
+			for _, in := range ins {
+				delays = append(delays, in.Delay)
+			}
 		}
 	})
 	ended(t, r.runs(in), workflows.Succeeded)
@@ -311,6 +314,59 @@ func TestPopsThatDoNotSwitch(t *testing.T) {
 	}
 	if len(f.asked) != 5 {
 		t.Errorf("what cannot work was tried again: %v", f.asked)
+	}
+}
+
+// One call is for a whole wave; who does not answer it, or cannot yet, is asked alone and holds nobody up.
+func TestWhoDoesNotAnswerWithItsWaveIsAskedAlone(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]int{}
+	alone := map[string]bool{}
+	f := &fleets{cutOver: func(ctx context.Context, c workflows.Change) (workflows.Report, error) {
+		mu.Lock()
+		asked[c.Pop]++
+		first := asked[c.Pop] == 1
+		if activity.GetInfo(ctx).ActivityType.Name == cutOverActivity {
+			alone[c.Pop] = true
+		}
+		mu.Unlock()
+		switch {
+		case c.Pop == "slow1" && first:
+			<-ctx.Done()
+			return workflows.Report{}, ctx.Err()
+		case c.Pop == "busy1" && first:
+			return workflows.Report{}, problem.New(problem.ResourceExhausted, "", "512 calls under way")
+		case c.Pop == "blk1":
+			return workflows.Report{}, problem.Preconditionf("", "its standby is not ready")
+		}
+		return workflows.Report{Step: workflows.Switched, From: workflows.Green, SwitchedAt: switchedAt}, nil
+	}}
+	op := rehearse(t, f).runs(asks(workflows.Request{}, "fra1", "slow1", "busy1", "blk1"))
+	ended(t, op, workflows.Partial, "3 of 4", "1 blocked: blk1")
+	want := map[string]int{"fra1": 1, "slow1": 2, "busy1": 2, "blk1": 1}
+	if !maps.Equal(asked, want) || !maps.Equal(alone, map[string]bool{"slow1": true, "busy1": true}) {
+		t.Errorf("asked %v, alone %v", asked, alone)
+	}
+	if op.Waves[0][3].Message != "its standby is not ready" {
+		t.Errorf("%+v", op.Waves[0][3])
+	}
+}
+
+// A wave goes on until the turn of the last PoP has come, however long the others have been through.
+func TestAWaveWaitsForItsJitter(t *testing.T) {
+	f := &fleets{}
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{discard{}})
+	env := suite.NewTestActivityEnvironment()
+	a := &Activities{Fleets: f, Log: slog.New(slog.DiscardHandler)}
+	registerActivities(env, a)
+	late := waveLull + 200*time.Millisecond
+	v, err := env.ExecuteActivity(waveActivity, []SwitchInput{
+		{Change: workflows.Change{Pop: "fra1", Deadline: time.Minute}}, {Change: workflows.Change{Pop: "gru1", Deadline: time.Minute}, Delay: late},
+	})
+	var reps []workflows.Report
+	if err != nil || v.Get(&reps) != nil || len(reps) != 2 || reps[0].Pop != "fra1" || reps[1].Pop != "gru1" {
+		t.Errorf("%+v, %v", reps, err)
 	}
 }
 
