@@ -81,9 +81,9 @@ type entry struct {
 	// every is a number in [0.75, 1.25) by which the times between two writes of readings are multiplied, another one after each, so
 	// that the fleets of a global rollback do not write theirs all at once, two seconds later and so on.
 	every float64
-	// recordBy is the instant by which the last switch is recorded and its pods are asked, and untold what is told with the record.
-	recordBy time.Duration
-	untold   []fleet.Notice
+	// after is when the last switch is recorded and its pods are asked, and untold what is told with the record.
+	after  aftermath
+	untold []fleet.Notice
 }
 
 // ownWrite replaces an object in the cache for as long as that still shows the version that was written over.
@@ -116,10 +116,10 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		way := map[string]any{"from": d.Switch.From, "to": d.Switch.To}
 		r.rush.begin()
 		err := r.turn(ctx, e, objects, &d)
-		by := r.rush.end(r.controller.config.Clock.Uptime(), r.alone())
+		after := r.rush.end(r.controller.config.Clock.Uptime(), r.count())
 		switch {
 		case err == nil:
-			e.recordBy = by
+			e.after = after
 			r.audit(ctx, objects, acts[d.Switch.Why], d.Status.LastCutover, nil, way)
 		case apierrors.IsConflict(err):
 			return reconcile.Result{RequeueAfter: retryConflict}, nil
@@ -163,7 +163,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	r.controller.meters.show(req.Namespace, req.Name, &o, &d.Status)
 
-	later := r.rush.wait(e.recordBy, r.controller.config.Clock.Uptime())
+	later := r.rush.wait(e.after, r.controller.config.Clock.Uptime())
 	if later == 0 {
 		r.follow(e, objects, &d, &o.Spec)
 		if later, err = r.write(ctx, e, objects.Fleet, d.Pods.Fast); err != nil {
@@ -179,11 +179,11 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	return reconcile.Result{RequeueAfter: d.Requeue, Priority: new(behind)}, nil
 }
 
-// alone reports whether the cluster has a single fleet, as that of a PoP with a cluster of its own does.
-func (r *reconciler) alone() bool {
+// count is how many fleets the cluster has.
+func (r *reconciler) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.fleets) == 1
+	return len(r.fleets)
 }
 
 func (r *reconciler) entry(f *v1alpha1.Fleet) *entry {
@@ -413,7 +413,7 @@ func (r *reconciler) write(ctx context.Context, e *entry, f *v1alpha1.Fleet, fas
 		if wait := e.writtenAt + every - now; e.writtenAt > 0 && wait > 0 {
 			return wait, nil
 		}
-		if r.rush.wait(now+writeFast, now) > 0 || !r.readings.Allow() {
+		if r.rush.wait(aftermath{by: now + writeFast}, now) > 0 || !r.readings.Allow() {
 			return writeFast, nil
 		}
 	}
