@@ -17,13 +17,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
@@ -55,6 +56,7 @@ type Cluster struct {
 	Context string
 	Kube    kubernetes.Interface
 	Dynamic dynamic.Interface
+	fleets  client.WithWatch
 	config  *rest.Config
 }
 
@@ -70,7 +72,17 @@ func openCluster(kubeconfig, context string) (*Cluster, error) {
 	if c.Kube, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
 	}
-	c.Dynamic, err = dynamic.NewForConfig(config)
+	if c.Dynamic, err = dynamic.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	known := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(known); err != nil {
+		return nil, err
+	}
+	// The kind may not be there yet, so nothing is discovered.
+	kinds := meta.NewDefaultRESTMapper(nil)
+	kinds.Add(v1alpha1.GroupVersion.WithKind("Fleet"), meta.RESTScopeNamespace)
+	c.fleets, err = client.NewWithWatch(config, client.Options{Scheme: known, Mapper: kinds})
 	return c, err
 }
 
@@ -180,21 +192,26 @@ func newBoard() *Board {
 
 // follow watches the fleets of one cluster until ctx ends.
 func (b *Board) follow(ctx context.Context, c *Cluster) {
-	informer := dynamicinformer.NewFilteredDynamicInformer(c.Dynamic, fleets, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+	list := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			found := &v1alpha1.FleetList{}
+			return found, c.fleets.List(ctx, found, &client.ListOptions{Raw: &o})
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.fleets.Watch(ctx, &v1alpha1.FleetList{}, &client.ListOptions{Raw: &o})
+		},
+	}
+	informer := cache.NewSharedInformer(list, &v1alpha1.Fleet{}, 0)
 	set := func(o any) {
-		u, is := o.(*unstructured.Unstructured)
+		f, is := o.(*v1alpha1.Fleet)
 		if !is {
-			return
-		}
-		var f v1alpha1.Fleet
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &f); err != nil {
 			return
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.fleets[f.Namespace] = f
+		b.fleets[f.Namespace] = *f
 		if b.sample != nil {
-			b.sample(f)
+			b.sample(*f)
 		}
 		close(b.changed)
 		b.changed = make(chan struct{})

@@ -502,7 +502,8 @@ func (s *site) write(ctx context.Context, what string, attempt func(again bool) 
 	}
 }
 
-// ForceSelector writes the fleet first: a controller that comes back at any moment then wants what the Service has.
+// ForceSelector writes the fleet first: a controller that comes back at any moment then wants what the Service has. It leaves no
+// Event either: ForcedAnnotation stays on the Service and says more.
 func (s *site) ForceSelector(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, error) {
 	conn, err := s.connections.connect(s.pop.Context)
 	if err != nil {
@@ -519,7 +520,6 @@ func (s *site) ForceSelector(ctx context.Context, name string, change fleet.Chan
 	if err := s.setSelector(ctx, conn, f, declared, change); err != nil {
 		return fleet.Fleet{}, err
 	}
-	s.record(f, "SelectorForced", fmt.Sprintf("Service %s was set to %s without the controller by %s: %s", f.Spec.Service, change.To, cmp.Or(change.Principal, "unknown"), change.Reason))
 	declared.Active = change.To
 	return declared, nil
 }
