@@ -56,16 +56,16 @@ func (a *Activities) CutOver(ctx context.Context, in SwitchInput) (workflows.Rep
 
 // CutOverWave asks many PoPs at once and returns the reports of those that have answered when all have, or none has for
 // waveLull, or waveLongest is over. A PoP without a report is to be asked again; what it began goes on by itself.
-func (a *Activities) CutOverWave(ctx context.Context, ins []SwitchInput) ([]workflows.Report, error) {
+func (a *Activities) CutOverWave(ctx context.Context, in WaveInput) ([]workflows.Report, error) {
 	defer beat(func() { activity.RecordHeartbeat(ctx) })()
 	patient, leave := context.WithCancel(context.WithoutCancel(ctx))
-	answers := make(chan *workflows.Report, len(ins)) // nil for one that is to be asked again
+	answers := make(chan *workflows.Report, len(in.Turns)) // nil for one that is to be asked again
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer leave()
-	for _, in := range ins {
+	for _, t := range in.Turns {
 		asking.Go(func() {
-			rep, err := a.cutOver(ctx, patient, in)
+			rep, err := a.cutOver(ctx, patient, in.of(t))
 			var p *problem.Error
 			switch {
 			case err == nil:
@@ -73,19 +73,19 @@ func (a *Activities) CutOverWave(ctx context.Context, ins []SwitchInput) ([]work
 			case errors.As(err, &p) && !worthAnother(p):
 				_ = a.failed(ctx, err) // it is logged
 				rep = refused(p)
-				rep.Pop = in.Change.Pop
+				rep.Pop = t.Pop
 				answers <- &rep
 			default:
 				answers <- nil
 			}
 		})
 	}
-	begun, last := time.Now(), longestDelay(ins)
+	begun, last := time.Now(), in.longestDelay()
 	longest := time.NewTimer(last + waveLongest)
 	defer longest.Stop()
 	var lull <-chan time.Time
-	reps := make([]workflows.Report, 0, len(ins))
-	for range ins {
+	reps := make([]workflows.Report, 0, len(in.Turns))
+	for range in.Turns {
 		select {
 		case rep := <-answers:
 			if rep != nil {

@@ -69,6 +69,36 @@ type SwitchInput struct {
 	Operation string `json:"operation"`
 }
 
+// WaveInput is what CutOverWave needs. What all PoPs have in common is in it once: a thousand of them must not be more than
+// Temporal takes.
+type WaveInput struct {
+	// Change without the PoP, and with the run's id as its key.
+	Change    workflows.Change `json:"change"`
+	Operation string           `json:"operation"`
+	Turns     []Turn           `json:"turns"`
+}
+
+// Turn is when a PoP of a wave is asked.
+type Turn struct {
+	Pop   string        `json:"pop"`
+	Delay time.Duration `json:"delay,omitempty"`
+}
+
+// of is what one of the PoPs needs.
+func (in *WaveInput) of(t Turn) SwitchInput {
+	change := in.Change
+	change.Pop, change.Key = t.Pop, in.Change.Key+"/"+t.Pop+"/switch"
+	return SwitchInput{Change: change, Delay: t.Delay, Operation: in.Operation}
+}
+
+// longestDelay of its turns.
+func (in *WaveInput) longestDelay() (longest time.Duration) {
+	for _, t := range in.Turns {
+		longest = max(longest, t.Delay)
+	}
+	return longest
+}
+
 // DrainInput starts a PopDrain.
 type DrainInput struct {
 	Change    workflows.Change `json:"change"`
@@ -212,19 +242,19 @@ func (c *course) begin(ctx workflow.Context, pops []string) {
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		op := c.run.Operation()
 		w := &wave{course: c, selector: workflow.NewSelector(ctx), begun: workflow.Now(ctx), switching: len(pops), open: len(pops)}
-		ins := make([]SwitchInput, len(pops))
+		in := WaveInput{Operation: op.ID, Turns: make([]Turn, len(pops)), Change: workflows.Change{Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
+			Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID, Force: op.Request.Force,
+			Rollback: op.Request.Kind == workflows.Rollback, Deadline: op.Request.Deadline}}
 		for i, pop := range pops {
-			ins[i] = SwitchInput{Operation: op.ID, Change: workflows.Change{Pop: pop, Fleet: op.Request.Fleet, To: op.To, Version: op.Request.Version,
-				Principal: op.Principal, Reason: op.Reason, Key: c.self.RunID + "/" + pop + "/switch", Force: op.Request.Force,
-				Rollback: op.Request.Kind == workflows.Rollback, Deadline: op.Request.Deadline}}
+			in.Turns[i].Pop = pop
 			if j := *op.Request.Jitter; len(pops) > 1 && j > 0 {
-				ins[i].Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
+				in.Turns[i].Delay = time.Duration(c.rand.Uint64() % uint64(j+1))
 			}
 		}
-		if len(ins) == 1 {
-			w.ask(ctx, ins[0])
+		if len(pops) == 1 {
+			w.ask(ctx, in.of(in.Turns[0]))
 		} else {
-			w.askTogether(ctx, ins)
+			w.askTogether(ctx, in)
 		}
 		// It ends with c.pops: after an abort nobody waits for the others.
 		timer, stopTimer := workflow.WithCancel(c.pops)
@@ -257,13 +287,13 @@ type followed struct {
 }
 
 // askTogether asks all PoPs at once, and those alone that do not answer.
-func (w *wave) askTogether(ctx workflow.Context, ins []SwitchInput) {
+func (w *wave) askTogether(ctx workflow.Context, in WaveInput) {
 	// WaitForCancellation: an answer on its way says whether the PoP has switched.
 	f := workflow.ExecuteActivity(workflow.WithActivityOptions(w.pops, workflow.ActivityOptions{
-		ScheduleToCloseTimeout: longestDelay(ins) + waveLongest + lastWord + answerGrace, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
+		ScheduleToCloseTimeout: in.longestDelay() + waveLongest + lastWord + answerGrace, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
 		RetryPolicy: &sdk.RetryPolicy{MaximumAttempts: 1},
-		Summary:     fmt.Sprintf("switch %d PoPs to %s", len(ins), ins[0].Change.To),
-	}), waveActivity, ins)
+		Summary:     fmt.Sprintf("switch %d PoPs to %s", len(in.Turns), in.Change.To),
+	}), waveActivity, in)
 	w.selector.AddFuture(f, func(f workflow.Future) {
 		var reps []workflows.Report
 		_ = f.Get(ctx, &reps) // without an answer everyone is asked alone
@@ -271,22 +301,16 @@ func (w *wave) askTogether(ctx workflow.Context, ins []SwitchInput) {
 		for _, rep := range reps {
 			answers[rep.Pop] = rep
 		}
-		for _, in := range ins {
-			if rep, ok := answers[in.Change.Pop]; ok {
-				w.answered(ctx, in.Change, rep)
-				continue
+		for _, t := range in.Turns {
+			t.Delay = 0 // its turn has come
+			one := in.of(t)
+			if rep, ok := answers[t.Pop]; ok {
+				w.answered(ctx, one.Change, rep)
+			} else {
+				w.ask(ctx, one)
 			}
-			in.Delay = 0
-			w.ask(ctx, in)
 		}
 	})
-}
-
-func longestDelay(ins []SwitchInput) (longest time.Duration) {
-	for _, in := range ins {
-		longest = max(longest, in.Delay)
-	}
-	return longest
 }
 
 // ask asks one PoP.

@@ -218,12 +218,12 @@ func TestJitterSpreadsTheStarts(t *testing.T) {
 	var delays []time.Duration
 	r.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, args converter.EncodedValues) {
 		if info.ActivityType.Name == waveActivity {
-			var ins []SwitchInput
-			if err := args.Get(&ins); err != nil {
+			var in WaveInput
+			if err := args.Get(&in); err != nil {
 				t.Error(err)
 			}
-			for _, in := range ins {
-				delays = append(delays, in.Delay)
+			for _, turn := range in.Turns {
+				delays = append(delays, turn.Delay)
 			}
 		}
 	})
@@ -361,9 +361,7 @@ func TestAWaveWaitsForItsJitter(t *testing.T) {
 	a := &Activities{Fleets: f, Log: slog.New(slog.DiscardHandler)}
 	registerActivities(env, a)
 	late := waveLull + 200*time.Millisecond
-	v, err := env.ExecuteActivity(waveActivity, []SwitchInput{
-		{Change: workflows.Change{Pop: "fra1", Deadline: time.Minute}}, {Change: workflows.Change{Pop: "gru1", Deadline: time.Minute}, Delay: late},
-	})
+	v, err := env.ExecuteActivity(waveActivity, WaveInput{Change: workflows.Change{Deadline: time.Minute}, Turns: []Turn{{Pop: "fra1"}, {Pop: "gru1", Delay: late}}})
 	var reps []workflows.Report
 	if err != nil || v.Get(&reps) != nil || len(reps) != 2 || reps[0].Pop != "fra1" || reps[1].Pop != "gru1" {
 		t.Errorf("%+v, %v", reps, err)
