@@ -79,7 +79,7 @@ func newWorker(c client.Client, taskQueue string, a *Activities, fatal func(erro
 		MaxConcurrentWorkflowTaskPollers: 8, MaxConcurrentActivityTaskPollers: 8,
 		// One per PoP, switching or draining, of a few operations.
 		MaxConcurrentActivityExecutionSize: 4 * workflows.MaxPops,
-		// Those of a wave that are asked alone, and its drains, come with the answer to one workflow task.
+		// All PoPs of a wave that are asked alone come with the answer to one workflow task.
 		MaxEagerActivityReservationsPerWorkflowTask: &eager,
 		StickyScheduleToStartTimeout:                2 * time.Second,
 		MaxHeartbeatThrottleInterval:                beatInterval, DefaultHeartbeatThrottleInterval: beatInterval,
