@@ -54,8 +54,9 @@ func (t *Traffic) Observe(e Event) {
 	case Arrived:
 		t.open.Add(1)
 	case Ended:
-		t.open.Add(-1)
+		// In this order, so that whoever finds nothing open finds everything counted.
 		t.of(seriesKey{e.Exchange.Moment.Scenario, e.Exchange.Vendor}).ended(&e)
+		t.open.Add(-1)
 	}
 }
 

@@ -102,8 +102,8 @@ each('giving up on a stream leaves nothing open', async model => {
 });
 
 check('retries as long as it is told to wait', async () => {
-  const all = Object.values(models).map(model => took(4_000, () => generateText({model: model('storm'), prompt: 'ping', maxRetries: 2})));
-  for (const r of await asks(3 * all.length, () => Promise.all(all))) assert.ok(r.text);
+  const storms = Object.values(models).map(model => () => took(4_000, () => generateText({model: model('storm'), prompt: 'ping', maxRetries: 2})));
+  for (const r of await asks(3 * storms.length, () => Promise.all(storms.map(begin => begin())))) assert.ok(r.text);
   await asks(2, () => rejected(generateText({model: openai('gpt-4o-storm'), prompt: 'pong', maxRetries: 1}), RetryError));
 });
 

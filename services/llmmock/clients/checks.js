@@ -52,12 +52,16 @@ export async function leaves(body) {
   const before = await left();
   await body();
   await eventually(left, before + 1);
-  await eventually(() => metric('edgehold_mock_exchanges_open'), 0);
+  await idle();
 }
 
-// asks runs a body and says how many requests of it the mock has seen.
+// idle waits until the mock has nothing open; it has counted everything then.
+const idle = () => eventually(() => metric('edgehold_mock_exchanges_open'), 0);
+
+// asks runs a body, which must be what sends the first request, and sees to it that the mock answered so many.
 export async function asks(requests, body) {
   const seen = () => metric('edgehold_mock_requests_total');
+  await idle();
   const before = await seen();
   const result = await body();
   await eventually(seen, before + requests);

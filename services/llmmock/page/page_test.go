@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -137,8 +138,12 @@ func TestInABrowser(t *testing.T) {
 	if err != nil {
 		t.Skip("chromium is not installed; tools/setup-peers installs it")
 	}
-	// It ends after the third snapshot, so that the browser finds the page at rest.
+	// It ends after the third snapshot and has no other for a page that comes back, so that the browser finds the page at rest.
+	var watched atomic.Bool
 	server := httptest.NewServer(New(func(_ context.Context, send func(*llmmockv1.WatchResponse) error) error {
+		if watched.Swap(true) {
+			return errors.New("that was all")
+		}
 		for i := 1; i <= 3; i++ {
 			if err := send(snapshot(i)); err != nil {
 				return err
