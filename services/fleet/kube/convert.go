@@ -71,8 +71,8 @@ func Status(f *v1alpha1.Fleet) fleet.Status {
 		d.LastCutover = &last
 	}
 	for _, c := range s.History {
-		if isCutover(c) {
-			d.History = append(d.History, cutover(c))
+		if isCutover(c.CutoverStatus) {
+			d.History = append(d.History, cutover(c.CutoverStatus))
 		}
 	}
 	for _, c := range s.Conditions {
@@ -129,7 +129,7 @@ func ToStatus(s fleet.Status) v1alpha1.FleetStatus {
 		d.LastCutover = &last
 	}
 	for _, c := range s.History {
-		d.History = append(d.History, toCutover(c))
+		d.History = append(d.History, v1alpha1.PastCutover{CutoverStatus: toCutover(c)})
 	}
 	for _, c := range s.Conditions {
 		// Always the spec's generation that the whole status speaks of.

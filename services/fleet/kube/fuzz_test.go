@@ -27,6 +27,7 @@ func FuzzFleet(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"generation":3},"spec":{"service":"edge","blue":{"deployment":"a"},"green":{"deployment":"b"},"active":"green","replicas":-5,"standby":{"percent":-1},
 		"change":{"id":"x","at":"2026-01-15T12:00:00.000000Z","deadline":"0001-01-01T00:00:00.000000Z"},"freezes":[{"from":"2026-01-15T12:00:00Z","until":"2020-01-15T12:00:00Z","reason":""}]},
 		"status":{"active":"blue","phase":"Draining","lastCutover":{"id":"x","from":"blue","to":"green","outcome":"Running","declaredAt":"2026-01-15T12:00:00.000000Z","switchedAt":"2026-01-15T12:00:00.000000Z"},
+		"history":["{\"id\":\"w\",\"from\":\"green\",\"to\":\"blue\",\"outcome\":\"Completed\"}",{"id":"v","from":"blue","to":"green"},"{",7],
 		"traffic":{"requests":1,"errors":2,"requestsPerSecond":"1k","errorRatio":"500m","window":"1s","at":null},"conditions":[{"type":"Parity","status":"True","lastTransitionTime":null,"reason":"","message":""}]}}`))
 	now := time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
 	clock := fleet.Clock{Now: now, Earliest: now, Latest: now, Uptime: time.Second}
