@@ -256,6 +256,9 @@ func (b *Rollback) undo(ctx context.Context, s *stage.Stage, parallel bool) (flo
 	return time.Since(begun).Seconds(), err
 }
 
+// rest is how long endpoints, doors and connections have after a switch of 21 PoPs before the next one is measured.
+const rest = 3 * time.Second
+
 // direct stops the services of the centre, then the controllers too.
 func (b *Rollback) direct(ctx context.Context, s *stage.Stage, t *Table) error {
 	s.Runbooks.Stop(5 * time.Second)
@@ -274,6 +277,13 @@ func (b *Rollback) direct(ctx context.Context, s *stage.Stage, t *Table) error {
 				if err := s.AwaitSteady(ctx); err != nil {
 					return nil, err
 				}
+				continue
+			}
+			// No controller is left to say that it is steady, but what follows a switch must not be counted for the next one.
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(rest):
 			}
 		}
 		return seconds, nil
