@@ -262,10 +262,11 @@ const rest = 3 * time.Second
 func (b *Rollback) direct(ctx context.Context, s *stage.Stage, t *Table) error {
 	s.Runbooks.Stop(5 * time.Second)
 	s.Fleet.Stop(5 * time.Second)
+	to := "blue" // what is served
 	measure := func(flags ...string) ([]float64, error) {
 		var seconds []float64
-		for i := range b.Runs {
-			to := []string{"green", "blue"}[i%2]
+		for range b.Runs {
+			to = map[string]string{"blue": "green", "green": "blue"}[to]
 			begun := time.Now()
 			out, err := s.Run(ctx, append([]string{"cutover", "--direct", "--fleet", stage.FleetName, "--to", to, "--reason", "bench: direct"}, flags...)...)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -82,7 +83,7 @@ func openCluster(kubeconfig, context string) (*Cluster, error) {
 	// The kind may not be there yet, so nothing is discovered.
 	kinds := meta.NewDefaultRESTMapper(nil)
 	kinds.Add(v1alpha1.GroupVersion.WithKind("Fleet"), meta.RESTScopeNamespace)
-	c.fleets, err = client.NewWithWatch(config, client.Options{Scheme: known, Mapper: kinds})
+	c.fleets, err = client.NewWithWatch(config, client.Options{Scheme: known, Mapper: kinds, Log: logr.Discard()})
 	return c, err
 }
 

@@ -34,9 +34,10 @@ type Cluster interface {
 	// outages of the API until ctx ends, and then returns ctx's error with the fleet as it was last seen. It never sees an
 	// older fleet than since. LastCutover may have a switch that its controller has yet to record, seen on the Service.
 	Await(ctx context.Context, since Fleet, done func(*Fleet) bool) (Fleet, error)
-	// ForceSelector declares the change and then sets the selector of the Service itself, for a PoP whose controller does
-	// not. A controller that comes back finds the change and agrees.
-	ForceSelector(ctx context.Context, name string, change Change) (Fleet, error)
+	// ForceSelector plans anew, as Plan does, and gives what it found to admit. If that wants it, it declares the change and
+	// then sets the selector of the Service itself, for a PoP whose controller does not; a controller that comes back finds the
+	// change and agrees. It returns the fleet as it is then, and an error of admit as it is.
+	ForceSelector(ctx context.Context, name string, change Change, admit func(Fleet, Plan) (bool, error)) (Fleet, error)
 	// Freeze adds a freeze; its id makes it idempotent as in Declare.
 	Freeze(ctx context.Context, name string, freeze Freeze) (Fleet, error)
 	// Unfreeze ends all freezes. The same id again changes nothing, even when there are new freezes by then.
@@ -448,29 +449,24 @@ func superseded(pop string, f *Fleet, change Change) error {
 
 func (c *Centre) forceSelector(ctx context.Context, p Pop, cluster Cluster, name string, change Change) (r CutoverResult) {
 	r.Err = c.step(ctx, p, func(ctx context.Context) error {
-		before, plan, err := cluster.Plan(ctx, name, change, true)
-		if err != nil {
+		made := Cutover{ID: change.ID, To: change.To, Principal: change.Principal, Reason: change.Reason, Forced: change.Force, Rollback: change.Rollback,
+			Outcome: Running, Message: "the selector was set without the controller", DeclaredAt: change.At}
+		after, err := cluster.ForceSelector(ctx, name, change, func(before Fleet, plan Plan) (bool, error) {
+			r.Fleet = before
+			made.From, made.Version = before.Active, plan.Version
+			if _, err := before.Recorded(change); err != nil {
+				return false, err
+			}
+			if r.Already = before.Active == change.To && before.Declared == change.To; r.Already {
+				return false, nil
+			}
+			return true, refused(p.Name, &before, plan, change)
+		})
+		if err != nil || r.Already {
 			return err
 		}
-		r.Fleet = before
-		if _, err := before.Recorded(change); err != nil {
-			return err
-		}
-		if before.Active == change.To && before.Declared == change.To {
-			r.Already = true
-			return nil
-		}
-		if err := refused(p.Name, &before, plan, change); err != nil {
-			return err
-		}
-		after, err := cluster.ForceSelector(ctx, name, change)
-		if err != nil {
-			return err
-		}
-		r.Fleet = after
-		r.Cutover = &Cutover{ID: change.ID, Generation: after.Generation, From: before.Active, To: change.To, Version: plan.Version,
-			Principal: change.Principal, Reason: change.Reason, Forced: change.Force, Rollback: change.Rollback, Outcome: Running,
-			Message: "the selector was set without the controller", DeclaredAt: change.At, SwitchedAt: c.limits.Now()}
+		made.Generation, made.SwitchedAt = after.Generation, c.limits.Now()
+		r.Fleet, r.Cutover = after, &made
 		return nil
 	})
 	return r

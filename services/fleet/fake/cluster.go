@@ -164,11 +164,15 @@ func (c *Cluster) Plan(ctx context.Context, name string, change fleet.Change, _ 
 	if err != nil {
 		return f, fleet.Plan{}, err
 	}
+	return f, c.plan(&f, change), nil
+}
+
+func (c *Cluster) plan(f *fleet.Fleet, change fleet.Change) fleet.Plan {
 	p := fleet.Plan{From: f.Active, To: change.To, Version: f.Colour(change.To).Version, Already: f.Active == change.To && f.Declared == change.To, Blockers: c.Blockers}
 	if change.Version != "" && change.Version != p.Version {
 		p.Blockers = append([]fleet.Blocker{{Reason: fleet.WrongVersion, Message: "another version"}}, p.Blockers...)
 	}
-	return f, p, nil
+	return p
 }
 
 // Declare implements fleet.Cluster.
@@ -183,8 +187,11 @@ func (c *Cluster) Declare(ctx context.Context, name string, change fleet.Change)
 }
 
 // ForceSelector implements fleet.Cluster.
-func (c *Cluster) ForceSelector(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, error) {
+func (c *Cluster) ForceSelector(ctx context.Context, name string, change fleet.Change, admit func(fleet.Fleet, fleet.Plan) (bool, error)) (fleet.Fleet, error) {
 	return c.write(ctx, "ForceSelector", name, func(f *fleet.Fleet) (bool, error) {
+		if wanted, err := admit(*f, c.plan(f, change)); err != nil || !wanted {
+			return false, err
+		}
 		f.Declared, f.Change, f.Active = change.To, &change, change.To
 		return true, nil
 	}, false)

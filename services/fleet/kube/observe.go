@@ -42,12 +42,13 @@ type Objects struct {
 	Autoscalers []autoscalingv2.HorizontalPodAutoscaler
 }
 
-// Observe reads a fleet and everything that preflight and planning want, from a cache or live. What the pods say of their
-// connections is not in it. The fleet that does not exist is problem.NotFound; other errors are those of the reader.
-func Observe(ctx context.Context, r client.Reader, namespace, name string) (fleet.Observation, error) {
-	objects, err := Read(ctx, r, types.NamespacedName{Namespace: namespace, Name: name})
+// Observe reads a fleet and what preflight and planning want, from a cache or live: in the rush of a forced selector every read
+// counts. Endpoints, autoscalers and what the pods say of their connections are not in it. The Fleet itself is returned beside
+// it. The fleet that does not exist is problem.NotFound; other errors are those of the reader.
+func Observe(ctx context.Context, r client.Reader, namespace, name string) (fleet.Observation, *v1alpha1.Fleet, error) {
+	objects, err := readFleet(ctx, r, types.NamespacedName{Namespace: namespace, Name: name})
 	if err != nil {
-		return fleet.Observation{}, err
+		return fleet.Observation{}, nil, err
 	}
 	now := time.Now()
 	o := objects.Observation(fleet.Clock{Now: now, Earliest: now, Latest: now, Uptime: 1})
@@ -60,11 +61,35 @@ func Observe(ctx context.Context, r client.Reader, namespace, name string) (flee
 			o.Headroom = Headroom(ctx, r, objects, c)
 		}
 	}
+	return o, objects.Fleet, nil
+}
+
+// Read reads the objects of one fleet, errors as in Observe.
+func Read(ctx context.Context, r client.Reader, key types.NamespacedName) (*Objects, error) {
+	o, err := readFleet(ctx, r, key)
+	if err != nil {
+		return nil, err
+	}
+	var slices discoveryv1.EndpointSliceList
+	if err := r.List(ctx, &slices, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: o.Fleet.Spec.Service}); err != nil {
+		return nil, err
+	}
+	o.Slices = slices.Items
+	var pods corev1.PodList
+	if err := r.List(ctx, &pods, client.InNamespace(key.Namespace), client.HasLabels{v1alpha1.ColourLabel}); err != nil {
+		return nil, err
+	}
+	o.Pods = pods.Items
+	var autoscalers autoscalingv2.HorizontalPodAutoscalerList
+	if err := r.List(ctx, &autoscalers, client.InNamespace(key.Namespace)); err != nil {
+		return nil, err
+	}
+	o.Autoscalers = autoscalers.Items
 	return o, nil
 }
 
-// Read reads the objects of one fleet.
-func Read(ctx context.Context, r client.Reader, key types.NamespacedName) (*Objects, error) {
+// readFleet reads the Fleets of the namespace, and the Service and the Deployments that the one of that name is about.
+func readFleet(ctx context.Context, r client.Reader, key types.NamespacedName) (*Objects, error) {
 	var o Objects
 	var fleets v1alpha1.FleetList
 	if err := r.List(ctx, &fleets, client.InNamespace(key.Namespace)); err != nil {
@@ -98,21 +123,6 @@ func Read(ctx context.Context, r client.Reader, key types.NamespacedName) (*Obje
 			return nil, err
 		}
 	}
-	var slices discoveryv1.EndpointSliceList
-	if err := r.List(ctx, &slices, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: spec.Service}); err != nil {
-		return nil, err
-	}
-	o.Slices = slices.Items
-	var pods corev1.PodList
-	if err := r.List(ctx, &pods, client.InNamespace(key.Namespace), client.HasLabels{v1alpha1.ColourLabel}); err != nil {
-		return nil, err
-	}
-	o.Pods = pods.Items
-	var autoscalers autoscalingv2.HorizontalPodAutoscalerList
-	if err := r.List(ctx, &autoscalers, client.InNamespace(key.Namespace)); err != nil {
-		return nil, err
-	}
-	o.Autoscalers = autoscalers.Items
 	return &o, nil
 }
 

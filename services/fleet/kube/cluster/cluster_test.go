@@ -284,9 +284,12 @@ func testDeclareMeetsOtherWriters(t *testing.T, r *real) {
 	}
 }
 
+// always admits a forced selector.
+func always(fleet.Fleet, fleet.Plan) (bool, error) { return true, nil }
+
 func testForceSelector(t *testing.T, r *real) {
 	r.addPops(t, "f0", "f1")
-	centre, _ := r.centre(t, false, "f0", "f1")
+	centre, connections := r.centre(t, false, "f0", "f1")
 	change := fleet.Change{ID: "op-1", To: fleet.Blue, Principal: "ada", Reason: "the controller is dead"}
 	results, err := centre.ForceSelector(t.Context(), "edge", everywhere, change, nil)
 	if err != nil {
@@ -309,12 +312,26 @@ func testForceSelector(t *testing.T, r *real) {
 		t.Errorf("fleet %+v, fence %s of %d", f.Spec, s.Annotations[v1alpha1.FenceAnnotation], f.Generation)
 	}
 	// A controller that comes back finds what was declared, and has nothing to do.
-	o, err := kube.Observe(t.Context(), r.admin, "pop-f0", "edge")
+	o, _, err := kube.Observe(t.Context(), r.admin, "pop-f0", "edge")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := fleet.Decide(o); d.Switch != nil {
 		t.Errorf("the controller would switch: %+v", d.Switch)
+	}
+	// Another writer comes between the look and the write: what it wrote stays, and so does the order.
+	between := change
+	between.ID, between.To = "op-3", fleet.Green
+	after, err := connections.Cluster(fleet.Pop{Name: "f0", Context: "cluster-1", Namespace: "pop-f0"}).ForceSelector(t.Context(), "edge", between, func(before fleet.Fleet, plan fleet.Plan) (bool, error) {
+		if before.Active != fleet.Blue || plan.From != fleet.Blue {
+			t.Errorf("asked with %+v, %+v", before, plan)
+		}
+		s := r.service(t, "f0")
+		s.Annotations["example.org/other"] = "writer"
+		return true, r.admin.Update(t.Context(), s)
+	})
+	if s := r.service(t, "f0"); err != nil || after.Active != fleet.Green || s.Spec.Selector[v1alpha1.ColourLabel] != "green" || s.Annotations["example.org/other"] != "writer" {
+		t.Errorf("%+v, %v; Service %+v", after, err, s.ObjectMeta)
 	}
 	rival := r.fleet(t, "f1")
 	rival.ObjectMeta = metav1.ObjectMeta{Namespace: rival.Namespace, Name: "other"}
@@ -404,7 +421,7 @@ func testBadInput(t *testing.T, r *real) {
 		expect(t, err, problem.NotFound, `has no fleet "api"; it has edge`)
 		_, err = here.Declare(t.Context(), "api", change)
 		expect(t, err, problem.NotFound, `has no fleet "api"; it has edge`)
-		_, err = here.ForceSelector(t.Context(), "api", change)
+		_, err = here.ForceSelector(t.Context(), "api", change, always)
 		expect(t, err, problem.NotFound, `has no fleet "api"; it has edge`)
 		nowhere := c.Cluster(fleet.Pop{Name: "p09", Context: "cluster-1", Namespace: "pop-p09"})
 		_, err = nowhere.Fleets(t.Context(), "edge")
@@ -715,7 +732,7 @@ func testLeastPrivilege(t *testing.T, r *real) {
 	if _, _, err := here.Plan(t.Context(), "edge", change, true); err != nil {
 		t.Errorf("plan: %v", err)
 	}
-	if _, err := here.ForceSelector(t.Context(), "edge", change); err != nil {
+	if _, err := here.ForceSelector(t.Context(), "edge", change, always); err != nil {
 		t.Errorf("force the selector: %v", err)
 	}
 	if _, err := here.Freeze(t.Context(), "edge", fleet.Freeze{ID: "f1", From: time.Now(), Until: time.Now().Add(time.Hour), Reason: "x"}); err != nil {

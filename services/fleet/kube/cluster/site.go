@@ -265,7 +265,7 @@ func (s *site) Await(ctx context.Context, since fleet.Fleet, done func(*fleet.Fl
 }
 
 // Plan looks at the fleet alone while its controller reports that all is well: one read, or none while the watch runs, where
-// a whole observation is seven. It is the difference between a global rollback that first reads for a tenth of a second and
+// a whole observation is four. It is the difference between a global rollback that first reads for a tenth of a second and
 // one that does not. The controller has the last word either way.
 func (s *site) Plan(ctx context.Context, name string, change fleet.Change, fresh bool) (fleet.Fleet, fleet.Plan, error) {
 	conn, err := s.connections.connect(s.pop.Context)
@@ -283,22 +283,33 @@ func (s *site) Plan(ctx context.Context, name string, change fleet.Change, fresh
 			}
 		}
 	}
-	o, err := kube.Observe(ctx, conn.client, s.pop.Namespace, name)
+	o, _, err := s.observe(ctx, conn, name)
 	if err != nil {
-		if problem.KindOf(err) == problem.NotFound {
-			err = s.noFleet(ctx, conn, name)
-		}
-		return fleet.Fleet{}, fleet.Plan{}, s.translate(err)
+		return fleet.Fleet{}, fleet.Plan{}, err
 	}
+	return s.observed(&o), fleet.MakePlan(&o, change), nil
+}
+
+// observe reads a fleet and what it is about from the cluster itself.
+func (s *site) observe(ctx context.Context, conn *connection, name string) (fleet.Observation, *v1alpha1.Fleet, error) {
+	o, f, err := kube.Observe(ctx, conn.client, s.pop.Namespace, name)
+	if problem.KindOf(err) == problem.NotFound {
+		err = s.noFleet(ctx, conn, name)
+	}
+	return o, f, s.translate(err)
+}
+
+// observed is the fleet as its objects themselves have it, which know it better than the last status.
+func (s *site) observed(o *fleet.Observation) fleet.Fleet {
 	f := s.view(o.Name, o.Generation, o.Spec, o.Status)
-	f.Active = o.Served() // the Service itself knows it better than the last status
+	f.Active = o.Served()
 	for _, c := range []fleet.Colour{fleet.Blue, fleet.Green} {
 		if d := o.Deployment(c); d != nil {
 			state := f.Colour(c)
 			state.Version, state.Desired, state.Ready = d.Version, d.Desired, d.Ready
 		}
 	}
-	return f, fleet.MakePlan(&o, change), nil
+	return f
 }
 
 // reported is the observation that a controller's report stands for, when it speaks of the present spec and says that
@@ -333,17 +344,22 @@ func reported(f *v1alpha1.Fleet, to fleet.Colour, now time.Time) (fleet.Observat
 // Declare patches spec.active and spec.change together. It leaves no Event: the controller's say the same, and in a rush each is a
 // write more.
 func (s *site) Declare(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, error) {
-	f, err := s.patch(ctx, name, fieldManager, func(f *v1alpha1.Fleet) ([]operation, error) {
+	f, err := s.patch(ctx, name, fieldManager, s.declare(change))
+	if err != nil {
+		return fleet.Fleet{}, err
+	}
+	return s.domain(f), nil
+}
+
+// declare is what the change wants of a fleet that does not know it yet.
+func (s *site) declare(change fleet.Change) func(*v1alpha1.Fleet) ([]operation, error) {
+	return func(f *v1alpha1.Fleet) ([]operation, error) {
 		d := s.domain(f)
 		if recorded, err := d.Recorded(change); recorded != nil || err != nil {
 			return nil, err
 		}
 		return declaration(f, change), nil
-	})
-	if err != nil {
-		return fleet.Fleet{}, err
 	}
-	return s.domain(f), nil
 }
 
 // declaration is made on the spec that was looked at. That the status changes meanwhile is no reason to ask again: a controller
@@ -437,8 +453,7 @@ func unchanged(f *v1alpha1.Fleet) operation {
 	return operation{"replace", "/metadata/resourceVersion", f.ResourceVersion}
 }
 
-// patch writes what change wants of a fleet, on the conditions that are among its operations. No operations: it is as it
-// should be. When another writer was first, or the API died over the write, it reads anew and asks again.
+// patch is patchFleet on the fleet of that name as it is.
 func (s *site) patch(ctx context.Context, name, manager string, change func(*v1alpha1.Fleet) ([]operation, error)) (*v1alpha1.Fleet, error) {
 	conn, err := s.connections.connect(s.pop.Context)
 	if err != nil {
@@ -448,7 +463,14 @@ func (s *site) patch(ctx context.Context, name, manager string, change func(*v1a
 	if err != nil {
 		return nil, err
 	}
-	err = s.write(ctx, "fleet "+name, func(again bool) error {
+	return s.patchFleet(ctx, conn, f, manager, change)
+}
+
+// patchFleet writes what change wants of a fleet, on the conditions that are among its operations. No operations: it is as it
+// should be. When another writer was first, or the API died over the write, it reads anew and asks again.
+func (s *site) patchFleet(ctx context.Context, conn *connection, f *v1alpha1.Fleet, manager string, change func(*v1alpha1.Fleet) ([]operation, error)) (*v1alpha1.Fleet, error) {
+	name := f.Name
+	err := s.write(ctx, "fleet "+name, func(again bool) error {
 		if again {
 			latest, err := s.getFleet(ctx, conn, name)
 			if err != nil {
@@ -504,39 +526,48 @@ func (s *site) write(ctx context.Context, what string, attempt func(again bool) 
 
 // ForceSelector writes the fleet first: a controller that comes back at any moment then wants what the Service has. It leaves no
 // Event either: ForcedAnnotation stays on the Service and says more.
-func (s *site) ForceSelector(ctx context.Context, name string, change fleet.Change) (fleet.Fleet, error) {
+func (s *site) ForceSelector(ctx context.Context, name string, change fleet.Change, admit func(fleet.Fleet, fleet.Plan) (bool, error)) (fleet.Fleet, error) {
 	conn, err := s.connections.connect(s.pop.Context)
 	if err != nil {
 		return fleet.Fleet{}, err
 	}
-	declared, err := s.Declare(ctx, name, change)
+	o, f, err := s.observe(ctx, conn, name)
 	if err != nil {
 		return fleet.Fleet{}, err
 	}
-	f, err := s.read(ctx, conn, name)
-	if err != nil {
+	before := s.observed(&o)
+	if wanted, err := admit(before, fleet.MakePlan(&o, change)); err != nil || !wanted {
+		return before, err
+	}
+	if f, err = s.patchFleet(ctx, conn, f, fieldManager, s.declare(change)); err != nil {
 		return fleet.Fleet{}, err
 	}
-	if err := s.setSelector(ctx, conn, f, declared, change); err != nil {
+	declared := s.domain(f)
+	if err := s.setSelector(ctx, conn, o.Spec.Service, o.Service, declared, change); err != nil {
 		return fleet.Fleet{}, err
 	}
 	declared.Active = change.To
 	return declared, nil
 }
 
-func (s *site) setSelector(ctx context.Context, conn *connection, f *v1alpha1.Fleet, declared fleet.Fleet, change fleet.Change) error {
-	return s.write(ctx, "Service "+f.Spec.Service, func(bool) error {
-		var service corev1.Service
-		err := conn.client.Get(ctx, types.NamespacedName{Namespace: s.pop.Namespace, Name: f.Spec.Service}, &service)
-		switch {
-		case apierrors.IsNotFound(err):
-			return problem.Preconditionf("fleet", "fleet %s of PoP %s names the Service %s, which does not exist in namespace %s; create it or correct spec.service", f.Name, s.pop.Name, f.Spec.Service, s.pop.Namespace)
-		case err != nil:
-			return err
-		case len(service.Spec.Selector) == 0:
-			return problem.Preconditionf("fleet", "Service %s of PoP %s has no selector, so its endpoints are somebody else's; the colour alone would select every pod with that label", f.Spec.Service, s.pop.Name)
+// setSelector writes on what was seen of the Service; when another writer was first, or nothing was seen, on what it reads then.
+func (s *site) setSelector(ctx context.Context, conn *connection, name string, seen *fleet.Service, declared fleet.Fleet, change fleet.Change) error {
+	return s.write(ctx, "Service "+name, func(again bool) error {
+		if again || seen == nil {
+			var service corev1.Service
+			err := conn.client.Get(ctx, types.NamespacedName{Namespace: s.pop.Namespace, Name: name}, &service)
+			if apierrors.IsNotFound(err) {
+				return problem.Preconditionf("fleet", "fleet %s of PoP %s names the Service %s, which does not exist in namespace %s; create it or correct spec.service", declared.Name, s.pop.Name, name, s.pop.Namespace)
+			}
+			if err != nil {
+				return err
+			}
+			seen = &fleet.Service{ResourceVersion: service.ResourceVersion, Selector: service.Spec.Selector}
 		}
-		from := service.Spec.Selector[v1alpha1.ColourLabel]
+		if len(seen.Selector) == 0 {
+			return problem.Preconditionf("fleet", "Service %s of PoP %s has no selector, so its endpoints are somebody else's; the colour alone would select every pod with that label", name, s.pop.Name)
+		}
+		from := seen.Selector[v1alpha1.ColourLabel]
 		if from == string(change.To) {
 			return nil
 		}
@@ -546,7 +577,7 @@ func (s *site) setSelector(ctx context.Context, conn *connection, f *v1alpha1.Fl
 			return err
 		}
 		body, err := json.Marshal(map[string]any{
-			"metadata": map[string]any{"resourceVersion": service.ResourceVersion, "annotations": map[string]string{
+			"metadata": map[string]any{"resourceVersion": seen.ResourceVersion, "annotations": map[string]string{
 				ForcedAnnotation:         string(mark),
 				v1alpha1.FenceAnnotation: strconv.FormatInt(declared.Generation, 10),
 			}},
@@ -555,6 +586,7 @@ func (s *site) setSelector(ctx context.Context, conn *connection, f *v1alpha1.Fl
 		if err != nil {
 			return err
 		}
-		return conn.client.Patch(ctx, &service, client.RawPatch(types.MergePatchType, body), client.FieldOwner(v1alpha1.FieldManager))
+		service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.pop.Namespace, Name: name}}
+		return conn.client.Patch(ctx, service, client.RawPatch(types.MergePatchType, body), client.FieldOwner(v1alpha1.FieldManager))
 	})
 }

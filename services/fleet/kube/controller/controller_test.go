@@ -174,14 +174,14 @@ func cutover(t *testing.T, c *cluster) {
 		e, ok := o.(*eventsv1.Event)
 		return ok && e.Reason == "Switched" && e.Regarding.Name == "edge"
 	})
-	o, err := kube.Observe(t.Context(), c, c.namespace, "edge")
+	o, _, err := kube.Observe(t.Context(), c, c.namespace, "edge")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if plan := fleet.MakePlan(&o, fleet.Change{To: fleet.Blue}); len(plan.Blockers) > 0 || plan.Already || len(plan.Steps) < 3 || plan.From != fleet.Green {
 		t.Errorf("the way back: %+v", plan)
 	}
-	if _, err := kube.Observe(t.Context(), c, c.namespace, "edje"); problem.KindOf(err) != problem.NotFound {
+	if _, _, err := kube.Observe(t.Context(), c, c.namespace, "edje"); problem.KindOf(err) != problem.NotFound {
 		t.Errorf("a fleet that is not there: %v", err)
 	}
 }
