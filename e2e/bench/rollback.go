@@ -191,8 +191,7 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 	if err := await(ctx, run, enough/2); err != nil {
 		return nil, err
 	}
-	command := time.Now()
-	spent, err := b.switchTo(ctx, s, v1alpha1.Blue, "rollback", "--reason", "bench: back")
+	command, spent, err := b.switchTo(ctx, s, "rollback", "--reason", "bench: back")
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +212,7 @@ func (b *Rollback) once(ctx context.Context, s *stage.Stage) (*report.Rollback, 
 	for _, p := range s.Timelines(v1alpha1.Blue) {
 		declared = append(declared, p.Declared.Sub(command).Seconds())
 	}
-	b.Say("PoPs declared from %.3f to %.3f s, half of them in %.3f s; until it was recorded: %s", slices.Min(declared), slices.Max(declared), Median(declared), spent)
+	b.Say("PoPs declared from %.3f to %.3f s, half of them in %.3f s; until the command was done: %s", slices.Min(declared), slices.Max(declared), Median(declared), spent)
 	return &r.Rollback, nil
 }
 
@@ -381,8 +380,7 @@ func (b *Rollback) scale(ctx context.Context, t *Table, at21 []float64) error {
 		var switched []float64
 		for i := range b.Runs {
 			to := []v1alpha1.Colour{v1alpha1.Green, v1alpha1.Blue}[i%2]
-			command := time.Now()
-			spent, err := b.switchTo(ctx, s, to, "cutover", "--to", string(to), "--max-error-ratio", "1", "--reason", "bench: scale")
+			command, spent, err := b.switchTo(ctx, s, "cutover", "--to", string(to), "--max-error-ratio", "1", "--reason", "bench: scale")
 			if err != nil && exitCode(err) != 5 {
 				return err
 			}
@@ -396,7 +394,7 @@ func (b *Rollback) scale(ctx context.Context, t *Table, at21 []float64) error {
 				}
 				declared, last = max(declared, p.Declared.Sub(command).Seconds()), max(last, p.Switched.Sub(command).Seconds())
 			}
-			b.Say("run %d: 210 PoPs declared in %.3f s, switched in %.3f s; until it was recorded: %s", i+1, declared, last, spent)
+			b.Say("run %d: 210 PoPs declared in %.3f s, switched in %.3f s; until the command was done: %s", i+1, declared, last, spent)
 			switched = append(switched, last)
 		}
 		memory, err := resident(s.Controller.PID())
@@ -446,19 +444,16 @@ func ticks(stat []byte) int64 {
 	return user + system
 }
 
-// switchTo runs the command and says what processor time went by until every PoP had recorded that it serves the colour.
-func (b *Rollback) switchTo(ctx context.Context, s *stage.Stage, to v1alpha1.Colour, args ...string) (spent seconds, err error) {
-	before := b.processorTime()
-	asked := make(chan error, 1)
-	go func() {
+// switchTo runs the command and says when it began, and what processor time went by until it was done.
+func (b *Rollback) switchTo(ctx context.Context, s *stage.Stage, args ...string) (command time.Time, spent seconds, err error) {
+	err = s.Unwatched(func() error {
+		before := b.processorTime()
+		command = time.Now()
 		_, err := s.Run(ctx, args...)
-		asked <- err
-	}()
-	if err := s.AwaitActive(ctx, to); err != nil {
-		return nil, errors.Join(err, <-asked)
-	}
-	spent = b.processorTime().since(before)
-	return spent, <-asked
+		spent = b.processorTime().since(before)
+		return err
+	})
+	return command, spent, err
 }
 
 func (s seconds) since(before seconds) seconds {

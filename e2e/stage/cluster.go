@@ -230,6 +230,12 @@ func (b *Board) follow(ctx context.Context, c *Cluster) {
 	informer.Run(ctx.Done())
 }
 
+func (b *Board) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.fleets)
+}
+
 // Sample calls f with every state of every fleet from now on, one at a time; nil ends it.
 func (b *Board) Sample(f func(v1alpha1.Fleet)) {
 	b.mu.Lock()

@@ -86,8 +86,8 @@ type Stage struct {
 	// FleetURL and RunbooksURL are where they listen.
 	FleetURL, RunbooksURL string
 
-	stop context.CancelFunc
-	wait sync.WaitGroup
+	// unwatch ends the watches of Board.
+	unwatch func()
 }
 
 // Fleet of every PoP has this name.
@@ -101,7 +101,7 @@ func Set(ctx context.Context, c Config) (*Stage, error) {
 	if c.Door == nil {
 		return nil, errors.New("stage: Door is not set: how does this machine reach a Service of the clusters?")
 	}
-	s := &Stage{Config: c, Board: newBoard()}
+	s := &Stage{Config: c, Board: newBoard(), unwatch: func() {}}
 	for _, name := range c.Contexts {
 		cluster, err := openCluster(c.Kubeconfig, name)
 		if err != nil {
@@ -126,22 +126,18 @@ func Set(ctx context.Context, c Config) (*Stage, error) {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	background, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	if err := s.set(ctx, background); err != nil {
+	if err := s.set(ctx); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Stage) set(ctx, background context.Context) error {
+func (s *Stage) set(ctx context.Context) error {
 	if err := s.installControllers(ctx); err != nil {
 		return err
 	}
-	for _, c := range s.Clusters {
-		s.wait.Go(func() { s.Board.follow(background, c) })
-	}
+	s.watch()
 	if err := s.writeRegistry(); err != nil {
 		return err
 	}
@@ -449,6 +445,26 @@ func (s *Stage) Run(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
+// watch keeps Board until unwatch.
+func (s *Stage) watch() {
+	ctx, stop := context.WithCancel(context.Background())
+	var watches sync.WaitGroup
+	for _, c := range s.Clusters {
+		watches.Go(func() { s.Board.follow(ctx, c) })
+	}
+	s.unwatch = func() { stop(); watches.Wait() }
+}
+
+// Unwatched calls f while Board is not kept: to watch hundreds of Fleets is work for the API servers, and what is measured on them
+// must not pay for it. Afterwards Board knows of nothing until it has read everything again.
+func (s *Stage) Unwatched(f func() error) error {
+	s.unwatch()
+	err := f()
+	s.Board.clear()
+	s.watch()
+	return err
+}
+
 // Close stops the services that the stage started. The clusters stay as they are.
 func (s *Stage) Close() {
 	for _, p := range []*Process{s.Runbooks, s.Fleet, s.Controller} {
@@ -461,8 +477,7 @@ func (s *Stage) Close() {
 			p.Wire.close()
 		}
 	}
-	s.stop()
-	s.wait.Wait()
+	s.unwatch()
 }
 
 // Remove deletes the PoPs' namespaces from the clusters, and returns when they are gone.
