@@ -6,9 +6,9 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
+	_ "edgehold.internal/tools/edgehold/brief"
 	"edgehold.internal/tools/edgehold/cli"
 	"edgehold.internal/tools/edgehold/platform"
 )
@@ -19,10 +19,6 @@ var version = "dev"
 func main() { os.Exit(run()) }
 
 func run() int {
-	if os.Getenv("GOGC") == "" {
-		// A command lives for a moment, and in a rollback the moment counts: its first collections would find next to nothing.
-		debug.SetGCPercent(400)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the first signal asks, the second one kills
