@@ -321,7 +321,7 @@ func testForceSelector(t *testing.T, r *real) {
 	}
 	// Another writer comes between the look and the write: what it wrote stays, and so does the order.
 	between := change
-	between.ID, between.To = "op-3", fleet.Green
+	between.ID, between.To, between.At = "op-3", fleet.Green, time.Now()
 	after, err := connections.Cluster(fleet.Pop{Name: "f0", Context: "cluster-1", Namespace: "pop-f0"}).ForceSelector(t.Context(), "edge", between, func(before fleet.Fleet, plan fleet.Plan) (bool, error) {
 		if before.Active != fleet.Blue || plan.From != fleet.Blue {
 			t.Errorf("asked with %+v, %+v", before, plan)
