@@ -254,8 +254,16 @@ func (b *Rollback) undo(ctx context.Context, s *stage.Stage, parallel bool) (flo
 	return time.Since(begun).Seconds(), err
 }
 
-// rest is how long endpoints, doors and connections have after a switch of 21 PoPs before the next one is measured.
-const rest = 3 * time.Second
+// rest is what follows a switch, or the start of the clusters, before the next one is measured: what endpoints, doors, connections
+// and Temporal still do must not be counted for it, and a control plane that has been idle has collected its garbage.
+func rest(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(8 * time.Second):
+		return nil
+	}
+}
 
 // direct stops the services of the centre, then the controllers too.
 func (b *Rollback) direct(ctx context.Context, s *stage.Stage, t *Table) error {
@@ -266,23 +274,20 @@ func (b *Rollback) direct(ctx context.Context, s *stage.Stage, t *Table) error {
 		var seconds []float64
 		for range b.Runs {
 			to = map[string]string{"blue": "green", "green": "blue"}[to]
+			if err := rest(ctx); err != nil {
+				return nil, err
+			}
 			begun := time.Now()
 			out, err := s.Run(ctx, append([]string{"cutover", "--direct", "--fleet", stage.FleetName, "--to", to, "--reason", "bench: direct"}, flags...)...)
 			if err != nil {
 				return nil, fmt.Errorf("%w\n%s", err, out)
 			}
 			seconds = append(seconds, time.Since(begun).Seconds())
-			if len(flags) == 0 {
-				if err := s.AwaitSteady(ctx); err != nil {
-					return nil, err
-				}
-				continue
+			if len(flags) > 0 {
+				continue // no controller is left to say that it is steady
 			}
-			// No controller is left to say that it is steady, but what follows a switch must not be counted for the next one.
-			select {
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-time.After(rest):
+			if err := s.AwaitSteady(ctx); err != nil {
+				return nil, err
 			}
 		}
 		return seconds, nil
@@ -380,6 +385,9 @@ func (b *Rollback) scale(ctx context.Context, t *Table, at21 []float64) error {
 		var switched []float64
 		for i := range b.Runs {
 			to := []v1alpha1.Colour{v1alpha1.Green, v1alpha1.Blue}[i%2]
+			if err := rest(ctx); err != nil {
+				return err
+			}
 			command, spent, err := b.switchTo(ctx, s, "cutover", "--to", string(to), "--max-error-ratio", "1", "--reason", "bench: scale")
 			if err != nil && exitCode(err) != 5 {
 				return err
