@@ -339,13 +339,11 @@ func (c PastCutover) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(record))
 }
 
-// UnmarshalJSON takes the string, or the record itself. One that is neither is empty, and not an error that would hide the Fleet.
+// UnmarshalJSON takes the string. What holds no record is empty, and not an error that would hide the Fleet: an API server whose
+// definition of a Fleet has changed may have kept anything.
 func (c *PastCutover) UnmarshalJSON(data []byte) error {
 	var line string
-	if json.Unmarshal(data, &line) == nil {
-		data = []byte(line)
-	}
-	if json.Unmarshal(data, &c.CutoverStatus) != nil {
+	if json.Unmarshal(data, &line) != nil || json.Unmarshal([]byte(line), &c.CutoverStatus) != nil {
 		c.CutoverStatus = CutoverStatus{}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"edgehold.internal/services/fleet/kube/v1alpha1"
 )
 
-// A record is read from its line and from its fields; what is neither says nothing, and hides neither the Fleet nor the other records.
+// A record is read from its line; what is none says nothing, and hides neither the Fleet nor the other records.
 func TestHistory(t *testing.T) {
 	zero, at := int64(0), metav1.NewMicroTime(time.Date(2026, 1, 15, 12, 0, 0, 123456000, time.UTC))
 	record := v1alpha1.CutoverStatus{ID: "op-1/fra1/switch", Generation: 7, From: "blue", To: "green", Reason: `"quoted", and so on`, Rollback: true,
@@ -36,7 +36,8 @@ func TestHistory(t *testing.T) {
 		want   v1alpha1.CutoverStatus
 	}{
 		"a line":                {string(line), record},
-		"fields":                {string(stored.LastCutover), record},
+		"fields, no line":       {string(stored.LastCutover), v1alpha1.CutoverStatus{}},
+		"fields that were cut":  {`{}`, v1alpha1.CutoverStatus{}},
 		"no JSON in it":         {`"Completed"`, v1alpha1.CutoverStatus{}},
 		"fields of other types": {`"{\"id\":\"op-1\",\"generation\":\"seven\"}"`, v1alpha1.CutoverStatus{}},
 		"a number":              {`7`, v1alpha1.CutoverStatus{}},
